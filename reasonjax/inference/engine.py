@@ -1,0 +1,143 @@
+"""Token ids in, sampled token ids out, through a few compiled shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from reasonjax.core.types import Rollout
+from reasonjax.inference import decode
+from reasonjax.inference.decode import Completions, Request
+from reasonjax.inference.logits import Sampling, SamplingArrays
+from reasonjax.models.config import ModelConfig
+from reasonjax.models.transformer import Transformer
+from reasonjax.sharding.rules import Rules
+
+
+class Engine:
+  """Batches requests of any size into compiled shapes, which are few: no compilation after warm-up.
+
+  A shape is (rows, samples a prompt, prompt length, new tokens). Lengths are rounded up to the given
+  buckets; a request larger than `rows` runs in several batches, a smaller one is padded.
+  """
+
+  def __init__(
+    self,
+    config: ModelConfig,
+    variables: dict,
+    *,
+    eos_id: int,
+    pad_id: int = 0,
+    rows: int = 256,
+    prompt_buckets: Sequence[int] = (32, 128, 512),
+    new_token_buckets: Sequence[int] = (64, 256, 1024),
+    rules: Rules | None = None,
+  ):
+    """Args:
+      config: the model's.
+      variables: its parameters and router biases; replace them with `update`.
+      eos_id: ends a completion.
+      pad_id: fills rows.
+      rows: completions decoded side by side.
+      prompt_buckets: lengths that prompts are padded to.
+      new_token_buckets: lengths that completions are given room for.
+      rules: parallelism table under the mesh set by `jax.set_mesh`, or None.
+
+    Raises:
+      ValueError: for empty or non-positive buckets or rows.
+    """
+    if rows < 1 or min(prompt_buckets, default=0) < 1 or min(new_token_buckets, default=0) < 1:
+      raise ValueError(
+        f"rows={rows}, prompt_buckets={prompt_buckets} and new_token_buckets={new_token_buckets} "
+        "must be positive and not empty."
+      )
+    self.variables = variables
+    self._model = Transformer(config, rules)
+    self._eos_id, self._pad_id, self._rows = eos_id, pad_id, rows
+    self._prompt_buckets, self._new_buckets = sorted(prompt_buckets), sorted(new_token_buckets)
+    self._generate = jax.jit(
+      self._run, static_argnames=("new_tokens", "truncates"), inline=True
+    )
+
+  def _run(self, variables, request, key, *, new_tokens, truncates) -> Completions:
+    ids = {"eos_id": self._eos_id, "pad_id": self._pad_id}
+    return decode.generate(
+      self._model, variables, request, key, new_tokens=new_tokens, truncates=truncates, **ids
+    )
+
+  def update(self, variables: dict) -> None:
+    """Uses these weights from now on."""
+    self.variables = variables
+
+  def generate(
+    self, prompts: Sequence[Sequence[int]], sampling: Sampling, key: jax.Array
+  ) -> Rollout:
+    """Samples `sampling.samples` completions of every prompt.
+
+    Args:
+      prompts: token ids, each at least one and at most the largest prompt bucket.
+      sampling: temperature, filters, budget and group size.
+      key: the same key and prompts give the same completions, however they are batched.
+
+    Returns: completions, group-major, in the order of the prompts.
+
+    Raises:
+      ValueError: for no prompts, an empty or too long prompt, or a budget or group beyond the
+        engine's sizes.
+    """
+    if not prompts or min(map(len, prompts)) == 0:
+      raise ValueError("prompts: give at least one prompt, each with at least one token (BOS).")
+    if sampling.samples > self._rows:
+      raise ValueError(f"samples={sampling.samples}: the engine has rows={self._rows}.")
+    length = _bucket("prompt length", max(map(len, prompts)), self._prompt_buckets)
+    new_tokens = _bucket("max_new_tokens", sampling.max_new_tokens, self._new_buckets)
+    per_batch = self._rows // sampling.samples
+    # All batches are dispatched before the first is fetched, so the device never waits.
+    pending = [
+      self._generate(
+        self.variables,
+        self._request(prompts[start : start + per_batch], start, length, per_batch, sampling),
+        key,
+        new_tokens=new_tokens,
+        truncates=sampling.truncates,
+      )
+      for start in range(0, len(prompts), per_batch)
+    ]
+    done = jax.device_get(pending)
+    wanted = len(prompts) * sampling.samples
+    tokens, logps, lengths, ended = (
+      np.concatenate([getattr(part, name) for part in done])[:wanted]
+      for name in ("token_BxT", "logp_BxT", "length_B", "ended_B")
+    )
+    return Rollout([list(prompt) for prompt in prompts], tokens, logps, lengths, ~ended)
+
+  def _request(self, prompts, start, length, count, sampling: Sampling) -> Request:
+    """One batch of `count` prompts from number `start` on, missing ones with a budget of 0."""
+    ids_PxS = np.full((count, length), self._pad_id, np.int32)
+    length_P = np.ones(count, np.int32)
+    for row, prompt in enumerate(prompts):
+      ids_PxS[row, : len(prompt)], length_P[row] = prompt, len(prompt)
+    rows = count * sampling.samples
+    real_B = np.arange(rows) < len(prompts) * sampling.samples
+    return Request(
+      ids_PxS=ids_PxS,
+      length_P=length_P,
+      budget_B=np.where(real_B, sampling.max_new_tokens, 0).astype(np.int32),
+      seed_B=(start * sampling.samples + np.arange(rows)).astype(np.uint32),
+      sampling=SamplingArrays(
+        temperature_B=np.full(rows, sampling.temperature, np.float32),
+        top_k_B=np.full(rows, sampling.top_k, np.int32),
+        top_p_B=np.full(rows, sampling.top_p, np.float32),
+        min_p_B=np.full(rows, sampling.min_p, np.float32),
+      ),
+    )
+
+
+def _bucket(name: str, value: int, buckets: Sequence[int]) -> int:
+  for bucket in buckets:
+    if value <= bucket:
+      return bucket
+  raise ValueError(f"{name}={value} exceeds the engine's largest bucket {buckets[-1]}.")

@@ -1,0 +1,69 @@
+"""What a model says of given text: logits, and log-probabilities of every token."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from reasonjax.losses import lm
+from reasonjax.losses.lm import TokenScores
+from reasonjax.models.config import ModelConfig
+from reasonjax.models.transformer import Transformer, head_kernel
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits(
+  config: ModelConfig,
+  variables: dict,
+  ids_BxT: jax.Array,
+  mask: jax.Array | None = None,
+  positions: jax.Array | None = None,
+) -> jax.Array:
+  """Next-token logits at every position.
+
+  Args:
+    config: the model's.
+    variables: its parameters and router biases.
+    ids_BxT: int32 token ids.
+    mask: `[B, T]`, 1 on real tokens, 0 on padding on either side; all real by default.
+    positions: `[B, T]` int32; by default counted from each row's first real token.
+
+  Returns: `[B, T, V]` float32.
+  """
+  segments = None if mask is None else (mask != 0).astype(jnp.int32)
+  return Transformer(config).apply(variables, ids_BxT, segments, positions)
+
+
+def token_scores(
+  model: Transformer,
+  variables: dict,
+  ids_BxT: jax.Array,
+  segment_BxT: jax.Array,
+  *,
+  temperature: float = 1.0,
+  chunk: int | None = None,
+) -> TokenScores:
+  """Log-probability of every token given those before it in its document.
+
+  Args:
+    model: the network.
+    variables: its parameters and router biases.
+    ids_BxT: int32 packed documents.
+    segment_BxT: int32 document numbers, 0 for padding.
+    temperature: of the distribution.
+    chunk: tokens whose logits are held at once, or None for all.
+
+  Returns: scores aligned with the token they speak of. A document's first token is predicted from
+    nothing; its score is meaningless (0 in a row's first column) and must be masked.
+  """
+  out = model.apply(variables, ids_BxT, segment_BxT, method="hidden")
+  scores = lm.score_tokens(
+    out.hidden_BxTxD[:, :-1],
+    head_kernel(variables["params"]),
+    ids_BxT[:, 1:],
+    temperature=temperature,
+    chunk=chunk,
+  )
+  return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (1, 0))), scores)

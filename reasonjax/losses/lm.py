@@ -1,0 +1,148 @@
+"""Language-model losses: cross entropy over chunks of tokens, z-loss and multi-token prediction."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+# Named sums: value / weight is the metric, and both add over microbatches and devices.
+Metrics = dict[str, tuple[jax.Array, jax.Array]]
+
+
+@struct.dataclass
+class TokenScores:
+  """What the head says about each target token, float32, nats.
+
+  Attributes:
+    logp_BxT: log-probability of the target.
+    entropy_BxT: entropy of the whole next-token distribution.
+    log_z_BxT: log of the softmax normaliser.
+  """
+
+  logp_BxT: jax.Array
+  entropy_BxT: jax.Array
+  log_z_BxT: jax.Array
+
+
+def score_tokens(
+  hidden_BxTxD: jax.Array,
+  head_VxD: jax.Array,
+  target_BxT: jax.Array,
+  *,
+  temperature: float = 1.0,
+  chunk: int | None = None,
+) -> TokenScores:
+  r"""Scores target tokens without ever holding all logits, in the forward or the backward pass.
+
+  .. math:: z = h W^\top / \tau, \quad \log p_y = z_y - \log\sum_v e^{z_v}, \quad
+    H = \log\sum_v e^{z_v} - \sum_v p_v z_v
+
+  Logits are computed in float32, `chunk` tokens at a time, and recomputed in the backward pass.
+
+  Args:
+    hidden_BxTxD: final hidden states.
+    head_VxD: output head.
+    target_BxT: int32 token each position is to predict.
+    temperature: tau, that of sampling where log-probabilities are compared with a sampler's.
+    chunk: tokens whose logits are held at once; None for all of them.
+
+  Returns: scores aligned with `target_BxT`.
+
+  Raises:
+    ValueError: if `chunk` is not positive.
+  """
+  if chunk is not None and chunk < 1:
+    raise ValueError(f"chunk={chunk}: give a positive number of tokens, or None.")
+  B, T, D = hidden_BxTxD.shape
+  N = B * T
+  size = min(chunk or N, N)
+  count = -(-N // size)
+  padding = count * size - N
+
+  def score(hidden_NxD, target_N):
+    logits_NxV = jnp.einsum(
+      "nd,vd->nv",
+      hidden_NxD,
+      head_VxD.astype(hidden_NxD.dtype),
+      preferred_element_type=jnp.float32,
+    )
+    logits_NxV = logits_NxV / temperature
+    log_z_N = jax.nn.logsumexp(logits_NxV, axis=-1)
+    # A masked sum instead of a gather: its transpose is no scatter.
+    is_target_NxV = target_N[:, None] == jnp.arange(logits_NxV.shape[-1])[None, :]
+    logp_N = jnp.where(is_target_NxV, logits_NxV, 0.0).sum(axis=-1) - log_z_N
+    prob_NxV = jnp.exp(logits_NxV - log_z_N[:, None])
+    return logp_N, log_z_N - (prob_NxV * logits_NxV).sum(axis=-1), log_z_N
+
+  hidden = jnp.pad(hidden_BxTxD.reshape(N, D), ((0, padding), (0, 0))).reshape(count, size, D)
+  target = jnp.pad(target_BxT.reshape(N), (0, padding)).reshape(count, size)
+  if count == 1:
+    scores = jax.tree.map(lambda x: x[None], score(hidden[0], target[0]))
+  else:
+    scores = jax.lax.map(lambda chunk_: jax.checkpoint(score)(*chunk_), (hidden, target))
+  return TokenScores(*(x.reshape(-1)[:N].reshape(B, T) for x in scores))
+
+
+def cross_entropy(
+  scores: TokenScores, weight_BxT: jax.Array, *, z_coefficient: float = 0.0
+) -> tuple[jax.Array, jax.Array, Metrics]:
+  r"""Weighted negative log-likelihood, with the z-loss that keeps the normaliser near one.
+
+  .. math:: L = \sum_t w_t (-\log p_{y_t} + c_z \log^2 Z_t) / \sum_t w_t
+
+  Args:
+    scores: of the target tokens.
+    weight_BxT: float32 weight of each target; 0 leaves it out.
+    z_coefficient: c_z; 1e-4 is usual in pretraining, 0 turns it off.
+
+  Returns: total, weight and metrics `ce`, `z` (mean log^2 Z) and `token_accuracy_nats`' parts.
+
+  Source: z-loss from arXiv 2204.02311, section 5.
+
+  >>> s = TokenScores(jnp.log(jnp.array([[0.5, 0.25]])), jnp.zeros((1, 2)), jnp.ones((1, 2)))
+  >>> total, weight, _ = cross_entropy(s, jnp.array([[1.0, 0.0]]))
+  >>> print((total / weight).round(4))
+  0.6931
+  """
+  weight = weight_BxT.sum()
+  nll = -(scores.logp_BxT * weight_BxT).sum()
+  z = (jnp.square(scores.log_z_BxT) * weight_BxT).sum()
+  entropy = (scores.entropy_BxT * weight_BxT).sum()
+  metrics = {"ce": (nll, weight), "z": (z, weight), "entropy": (entropy, weight)}
+  return nll + z_coefficient * z, weight, metrics
+
+
+def mtp_depth_loss(scores: TokenScores, weight_BxT: jax.Array) -> tuple[jax.Array, jax.Array]:
+  r"""Cross entropy of one MTP module over the targets that exist.
+
+  .. math:: L^k = -\frac{1}{T} \sum_{i=2+k}^{T+1} \log P^k_i[t_i]
+
+  Args:
+    scores: of the tokens k + 1 places on, from module k.
+    weight_BxT: weight of each of them; 0 where the document ends before.
+
+  Returns: total and weight (of the T - k targets; the caller chooses the divisor).
+
+  Implements: DSV3 Eq. 24
+  """
+  return -(scores.logp_BxT * weight_BxT).sum(), weight_BxT.sum()
+
+
+def mtp_loss(depth_totals: list[jax.Array], coefficient: float) -> jax.Array:
+  r"""Total of all MTP modules, to be divided by the main loss's weight like the main loss.
+
+  .. math:: L_{MTP} = \frac{\lambda}{D} \sum_{k=1}^{D} L^k
+
+  The divisor is T, the number of main targets, as in the paper, although module k has k fewer.
+
+  Args:
+    depth_totals: totals of `mtp_depth_loss`, one a module.
+    coefficient: lambda.
+
+  Implements: DSV3 Eq. 25
+
+  >>> print(mtp_loss([jnp.float32(2.0), jnp.float32(4.0)], 0.1).round(4))
+  0.3
+  """
+  return coefficient * sum(depth_totals) / len(depth_totals)

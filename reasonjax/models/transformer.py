@@ -1,0 +1,217 @@
+"""The decoder: embedding, scanned dense layers, scanned MoE layers, head, MTP modules."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from reasonjax.models import cache as cache_lib
+from reasonjax.models import mask, rope
+from reasonjax.models.block import RESIDUAL, Block
+from reasonjax.models.cache import Cache
+from reasonjax.models.config import ModelConfig
+from reasonjax.models.mtp import MTPModule, stack_stats
+from reasonjax.models.norm import RMSNorm
+from reasonjax.models.router import RouterStats
+from reasonjax.models.weights import declare
+from reasonjax.sharding.logical import constrain
+from reasonjax.sharding.rules import Rules
+
+# What the backward pass may keep of each layer; the rest is recomputed.
+_REMAT = {
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@struct.dataclass
+class Output:
+  """What a forward pass gives.
+
+  Attributes:
+    hidden_BxTxD: after the final norm, ready for the head.
+    mtp_KxBxTxD: outputs of the MTP modules after their own norms; None if not asked for.
+    stats: routing statistics by router, each with a leading axis over layers: keys "layers" and
+      "mtp", the same structure as the "router" collection that holds the biases.
+    latent_LxBxTxC: latents for a cache; None if not asked for.
+  """
+
+  hidden_BxTxD: jax.Array
+  mtp_KxBxTxD: jax.Array | None
+  stats: dict[str, RouterStats]
+  latent_LxBxTxC: jax.Array | None
+
+
+class Transformer(nn.Module):
+  """DeepSeek-V3 decoder.
+
+  Collections: `params`, and `router` with the balancing biases `layers [L_moe, E]` and
+  `mtp [depth, E]` in float32, which no gradient touches.
+
+  Attributes:
+    config: sizes and choices.
+    rules: parallelism table for activations, or None on one device.
+  """
+
+  config: ModelConfig
+  rules: Rules | None = None
+
+  def setup(self):
+    cfg = self.config
+
+    def table(name):
+      shape, axes = (cfg.vocab_size, cfg.hidden_size), ("vocab", "embed")
+      return declare(self, name, shape, axes, std=cfg.init_std, dtype=cfg.param_dtype)
+
+    self.embedding = table("embedding")
+    if not cfg.tie_embeddings:
+      self.head = table("head")
+    if cfg.num_dense_layers:
+      self.dense_layers = self._stack(cfg.num_dense_layers, moe=False)
+    if cfg.num_moe_layers:
+      self.moe_layers = self._stack(cfg.num_moe_layers, moe=True)
+      shape = (cfg.num_moe_layers, cfg.num_routed_experts)
+      self.layer_bias = self.variable("router", "layers", jnp.zeros, shape, jnp.float32)
+    self.final_norm = RMSNorm(cfg.hidden_size, cfg.norm_eps, param_dtype=cfg.param_dtype)
+    if cfg.num_mtp_modules:
+      self.mtp = [MTPModule(cfg, self.rules) for _ in range(cfg.num_mtp_modules)]
+      if cfg.num_routed_experts:
+        shape = (cfg.num_mtp_modules, cfg.num_routed_experts)
+        self.mtp_bias = self.variable("router", "mtp", jnp.zeros, shape, jnp.float32)
+
+  def _stack(self, length: int, moe: bool):
+    """`length` blocks as one scanned module: parameters get a leading "layers" axis."""
+    block = Block
+    if self.config.remat != "none":
+      block = nn.remat(block, policy=_REMAT[self.config.remat], prevent_cse=False)
+    per_layer, shared = 0, nn.broadcast
+    scan = {
+      "variable_axes": {"params": 0},
+      "split_rngs": {"params": True},
+      "length": length,
+      "unroll": min(self.config.scan_unroll, length),
+      "metadata_params": {nn.PARTITION_NAME: "layers"},
+    }
+    methods = {
+      "__call__": scan | {"in_axes": (per_layer, shared, shared)},
+      "decode": scan | {"in_axes": (per_layer, per_layer, shared, shared, shared, shared)},
+    }
+    return nn.scan(block, methods=methods)(self.config, moe=moe, rules=self.rules)
+
+  def _cos_sin(self, position_BxT):
+    cfg = self.config
+    return rope.cos_sin(position_BxT, cfg.qk_rope_head_dim, cfg.rope_theta, cfg.yarn)
+
+  def _embed(self, ids_BxT):
+    x_BxTxD = jnp.take(self.embedding, ids_BxT, axis=0).astype(self.config.dtype)
+    return constrain(x_BxTxD, RESIDUAL, self.rules)
+
+  def hidden(
+    self,
+    ids_BxT: jax.Array,
+    segment_BxT: jax.Array | None = None,
+    position_BxT: jax.Array | None = None,
+    *,
+    with_mtp: bool = False,
+    with_latents: bool = False,
+  ) -> Output:
+    """Full forward pass up to, not including, the head.
+
+    Args:
+      ids_BxT: int32 token ids.
+      segment_BxT: int32 document numbers, 0 for padding; one document a row by default.
+      position_BxT: int32 positions; from the segments by default.
+      with_mtp: also run the MTP modules (training).
+      with_latents: also return what a cache stores (prefill).
+    """
+    cfg = self.config
+    segment_BxT = jnp.ones_like(ids_BxT) if segment_BxT is None else segment_BxT
+    position_BxT = mask.positions(segment_BxT) if position_BxT is None else position_BxT
+    cos_sin = self._cos_sin(position_BxT)
+    x_BxTxD, stats, latents = self._embed(ids_BxT), {}, []
+    if cfg.num_dense_layers:
+      x_BxTxD, (_, latent) = self.dense_layers(x_BxTxD, None, cos_sin, segment_BxT)
+      latents.append(latent)
+    if cfg.num_moe_layers:
+      bias_LxE = self.layer_bias.value
+      x_BxTxD, (moe_stats, latent) = self.moe_layers(x_BxTxD, bias_LxE, cos_sin, segment_BxT)
+      stats["layers"] = moe_stats
+      latents.append(latent)
+    normed_BxTxD = self.final_norm(x_BxTxD)
+    mtp_KxBxTxD = None
+    if with_mtp and cfg.num_mtp_modules:
+      first_BxTxD = normed_BxTxD if cfg.mtp_hidden == "post" else x_BxTxD
+      mtp_KxBxTxD, mtp_stats = self._predict_further(ids_BxT, first_BxTxD, cos_sin, segment_BxT)
+      if mtp_stats is not None:
+        stats["mtp"] = mtp_stats
+    latent_LxBxTxC = jnp.concatenate(latents) if with_latents else None
+    return Output(normed_BxTxD, mtp_KxBxTxD, stats, latent_LxBxTxC)
+
+  def _predict_further(self, ids_BxT, hidden_BxTxD, cos_sin, segment_BxT):
+    outputs, stats = [], []
+    for depth, module in enumerate(self.mtp, start=1):
+      embedded_BxTxD = self._embed(mask.shift_left(ids_BxT, depth))
+      bias_E = self.mtp_bias.value[depth - 1] if self.config.num_routed_experts else None
+      hidden_BxTxD, module_stats = module(
+        embedded_BxTxD, hidden_BxTxD, bias_E, cos_sin, segment_BxT
+      )
+      outputs.append(hidden_BxTxD)
+      stats.append(module_stats)
+    return jnp.stack(outputs), stack_stats(stats)
+
+  def decode(
+    self,
+    ids_BxT: jax.Array,
+    position_BxT: jax.Array,
+    cache: Cache,
+    slot: jax.Array,
+    prefix: Cache | None = None,
+  ) -> tuple[jax.Array, Cache]:
+    """Appends T tokens to the cache and attends to it in the absorbed form.
+
+    Args:
+      ids_BxT: int32 new tokens.
+      position_BxT: int32 their positions; EMPTY marks padding, which no token ever sees.
+      cache: one row a sequence.
+      slot: int32 scalar, first of the T slots to write.
+      prefix: read-only cache of P rows, row p shared by B / P consecutive sequences.
+
+    Returns: `[B, T, D]` after the final norm, and the updated cache.
+    """
+    cfg = self.config
+    positions = jax.lax.dynamic_update_slice(cache.position_BxS, position_BxT, (0, slot))
+    masks = [cache_lib.visible(position_BxT, positions)]
+    if prefix is not None:
+      masks.append(cache_lib.visible(position_BxT, prefix.position_BxS))
+    shared = (self._cos_sin(position_BxT), slot, masks, prefix)
+    carry = (self._embed(ids_BxT), cache.latent_LxBxSxC)
+    layer_L = jnp.arange(cfg.num_layers)
+    if cfg.num_dense_layers:
+      layers = layer_L[: cfg.num_dense_layers]
+      carry, _ = self.dense_layers.decode(carry, layers, None, *shared)
+    if cfg.num_moe_layers:
+      layers, bias_LxE = layer_L[cfg.num_dense_layers :], self.layer_bias.value
+      carry, _ = self.moe_layers.decode(carry, layers, bias_LxE, *shared)
+    return self.final_norm(carry[0]), Cache(carry[1], positions)
+
+  def logits(self, hidden_BxTxD: jax.Array) -> jax.Array:
+    """`[B, T, V]` float32 logits of the hidden states that `hidden` and `decode` return."""
+    head_VxD = self.embedding if self.config.tie_embeddings else self.head
+    logits = jnp.einsum(
+      "btd,vd->btv", hidden_BxTxD, head_VxD.astype(hidden_BxTxD.dtype),
+      preferred_element_type=jnp.float32,
+    )
+    return constrain(logits, ("batch", "length", "act_vocab"), self.rules)
+
+  def __call__(self, ids_BxT, segment_BxT=None, position_BxT=None) -> jax.Array:
+    """`[B, T, V]` float32 logits of the next token; arguments as in `hidden`."""
+    with_mtp = self.is_initializing()  # so that `init` creates the MTP modules' parameters
+    out = self.hidden(ids_BxT, segment_BxT, position_BxT, with_mtp=with_mtp)
+    return self.logits(out.hidden_BxTxD)
+
+
+def head_kernel(params: dict) -> jax.Array:
+  """`[V, D]` output head inside a parameter tree: its own, or the tied embedding."""
+  return params.get("head", params["embedding"])

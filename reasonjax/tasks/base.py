@@ -1,0 +1,60 @@
+"""What a task is: a supply of problems, a verifier, and a corpus of people's answers to them."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+from reasonjax.core.types import Problem, Score
+
+SPLITS = ("train", "test")
+# One problem in this many is held out, whichever generator draws it.
+HELD_OUT_ONE_IN = 10
+
+
+class Task(Protocol):
+  """A generated benchmark: any index gives the same problem on any machine.
+
+  Attributes:
+    symbols: the characters that its texts use, besides R1's tags.
+  """
+
+  symbols: str
+
+  def problem(self, split: str, seed: int, index: int) -> Problem:
+    """The index-th problem of an endless stream; "train" and "test" never share a problem."""
+
+  def document(self, seed: int, index: int) -> str:
+    """The index-th training problem with a person's response, as a pretraining corpus has it."""
+
+  def accuracy(self, problem: Problem, response: str) -> Score:
+    """1 if the response's final answer is right, else 0 with the reason."""
+
+  def vote_key(self, answer: str) -> Hashable:
+    """Equal for answers that count as one in a majority vote."""
+
+
+def held_out(prompt: str) -> bool:
+  """Whether a problem belongs to the test split: decided by its text, so the splits are disjoint."""
+  return zlib.crc32(prompt.encode()) % HELD_OUT_ONE_IN == 0
+
+
+def generator(*names: str | int) -> random.Random:
+  """An independent random stream for these names, the same on every machine."""
+  return random.Random("/".join(map(str, names)))
+
+
+def draw(split: str, rng: random.Random, make: Callable[[random.Random], Problem]) -> Problem:
+  """Draws problems until one falls into the split.
+
+  Raises:
+    ValueError: for an unknown split.
+  """
+  if split not in SPLITS:
+    raise ValueError(f"split={split!r}: choose from {SPLITS}.")
+  while True:
+    problem = make(rng)
+    if held_out(problem.prompt) == (split == "test"):
+      return problem

@@ -1,0 +1,119 @@
+"""One optimizer step: microbatch gradients summed, divided once, applied; the same for every loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from reasonjax.core import tree
+from reasonjax.losses.lm import Metrics
+from reasonjax.models.router import update_bias
+from reasonjax.train.state import TrainState
+
+Batch = Any
+
+
+@struct.dataclass
+class LossOutput:
+  """What a loss function gives besides its total.
+
+  Attributes:
+    weight: float32 scalar that the total is to be divided by, once, after summing both.
+    metrics: named (value, weight) sums.
+    load: tokens per expert by router, in the structure of the "router" collection.
+  """
+
+  weight: jax.Array
+  metrics: Metrics
+  load: dict[str, jax.Array]
+
+
+LossFn = Callable[[dict, dict, Batch], tuple[jax.Array, LossOutput]]
+StepFn = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def accumulate(loss_fn: LossFn, params: dict, router: dict, batch: Batch, count: jax.Array):
+  """Sums totals, weights, metrics and gradients over microbatches.
+
+  The number of microbatches is a run-time value, so batches of changing size need no recompilation.
+
+  Args:
+    loss_fn: of parameters, router biases and one microbatch.
+    params: differentiated.
+    router: biases.
+    batch: tree of `[M, ...]` arrays, microbatches along the first axis.
+    count: int32, how many of the M are used.
+
+  Returns: total, LossOutput and gradients of the total, all sums.
+  """
+  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def gradient(i):
+    micro = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), batch)
+    (total, output), grads = grad_fn(params, router, micro)
+    return total, output, grads
+
+  start = tree.zeros(jax.eval_shape(gradient, 0))
+  return jax.lax.fori_loop(0, count, lambda i, sums: tree.add(sums, gradient(i)), start)
+
+
+def make(
+  loss_fn: LossFn, optimizer: optax.GradientTransformation, *, bias_rate: float
+) -> StepFn:
+  """A compiled training step; it takes over the memory of the state that it is given.
+
+  The gradient is that of (sum of totals) / (sum of weights), whatever the microbatches. A step whose
+  loss or gradient is not finite, or whose weight is 0, leaves the model and the optimizer as they
+  were and says so in its metrics.
+
+  Args:
+    loss_fn: see LossFn.
+    optimizer: from `optim.build`.
+    bias_rate: gamma of the router's bias update; 0 freezes the biases.
+
+  Returns: a function of the state, the batch (`[M, ...]` arrays) and the number of microbatches to
+    use, giving the new state and scalar metrics.
+  """
+
+  def step(state: TrainState, batch: Batch, count: jax.Array):
+    total, output, grads = accumulate(loss_fn, state.params, state.router, batch, count)
+    weight = jnp.where(output.weight > 0, output.weight, 1.0)
+    grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
+    loss, norm = total / weight, optax.global_norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    stepped = TrainState(
+      step=state.step,
+      params=optax.apply_updates(state.params, updates),
+      router=_balance(state.router, output.load, bias_rate),
+      opt_state=opt_state,
+    )
+    new = tree.select(finite & (output.weight > 0), stepped, state)
+    metrics = {name: value / jnp.maximum(w, 1e-9) for name, (value, w) in output.metrics.items()}
+    metrics |= {"loss": loss, "grad_norm": norm, "finite": finite, "weight": output.weight}
+    return new.replace(step=state.step + 1), metrics | _load_metrics(output.load)
+
+  return jax.jit(step, donate_argnums=0)
+
+
+def _balance(router: dict, load: dict, rate: float) -> dict:
+  if not rate:
+    return router
+  return {
+    name: update_bias(bias, load[name], rate) if name in load else bias
+    for name, bias in router.items()
+  }
+
+
+def _load_metrics(load: dict[str, jax.Array]) -> dict[str, jax.Array]:
+  """Share of the routed tokens by layer and expert, and the worst overload: max over mean, minus 1."""
+  if "layers" not in load:
+    return {}
+  share_LxE = load["layers"] / jnp.maximum(load["layers"].sum(axis=-1, keepdims=True), 1.0)
+  violation = (share_LxE.max(axis=-1) * share_LxE.shape[-1] - 1.0).max()
+  return {"expert_share": share_LxE, "max_violation": violation}
