@@ -34,3 +34,25 @@ def pack(documents: grain.IterDataset, row_length: int, fields: Iterable[str]) -
     return {field: row[field] for field in fields} | {"segment": row[f"{fields[0]}_segment_ids"]}
 
   return packed.map(tidy)
+
+
+def pack_all(
+  sequences: list[np.ndarray], row_length: int, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Packs a finite list of sequences into a fixed number of rows.
+
+  Args:
+    sequences: 1-D integer arrays, each at most `row_length` long and without zeros.
+    row_length: T.
+    rows: at least as many as there are sequences, so that they always fit.
+
+  Returns: the sequences `[rows, T]`, 0 on padding, and their segment numbers, used rows first.
+  """
+  values = np.zeros((rows, row_length), np.int64)
+  segment = np.zeros((rows, row_length), np.int32)
+  reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+  source = [{"values": sequence} for sequence in sequences]
+  stream = grain.MapDataset.source(source).to_iter_dataset(reading)
+  for row, packed in enumerate(pack(stream, row_length, ("values",))):
+    values[row], segment[row] = packed["values"], packed["segment"]
+  return values, segment

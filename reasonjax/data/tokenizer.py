@@ -8,6 +8,8 @@ from typing import Protocol
 
 import sentencepiece
 
+from reasonjax.core import text
+
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 SPECIALS = (PAD, BOS, EOS)
 
@@ -72,6 +74,11 @@ class SymbolTokenizer:
     return "".join(
       self._symbols[i] if i < self.vocab_size else f"<{i}>" for i in ids if i >= len(SPECIALS)
     )
+
+
+def of_symbols(symbols: Sequence[str]) -> SymbolTokenizer:
+  """The tokenizer of a task's own symbols and R1's tags."""
+  return SymbolTokenizer((*text.TAGS, *symbols))
 
 
 class ByteTokenizer:

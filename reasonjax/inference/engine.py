@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from reasonjax.core.types import Rollout
 from reasonjax.inference import decode
@@ -55,18 +56,33 @@ class Engine:
         "must be positive and not empty."
       )
     self.variables = variables
-    self._model = Transformer(config, rules)
+    self._config, self._rules = config, rules
     self._eos_id, self._pad_id, self._rows = eos_id, pad_id, rows
     self._prompt_buckets, self._new_buckets = sorted(prompt_buckets), sorted(new_token_buckets)
-    self._generate = jax.jit(
-      self._run, static_argnames=("new_tokens", "truncates"), inline=True
-    )
+    self._generate = jax.jit(self._run, static_argnames=("new_tokens", "truncates"))
 
   def _run(self, variables, request, key, *, new_tokens, truncates) -> Completions:
-    ids = {"eos_id": self._eos_id, "pad_id": self._pad_id}
-    return decode.generate(
-      self._model, variables, request, key, new_tokens=new_tokens, truncates=truncates, **ids
+    """Decodes on every batch shard by itself: no shard waits for another's longest completion."""
+    axes = self._rules.batch_axes if self._rules else ()
+    model = Transformer(self._config, self._rules.without(axes) if axes else self._rules)
+    run = functools.partial(
+      decode.generate,
+      model,
+      new_tokens=new_tokens,
+      eos_id=self._eos_id,
+      pad_id=self._pad_id,
+      truncates=truncates,
     )
+    if not axes:
+      return run(variables, request, key)
+    rows, whole = PartitionSpec(axes), PartitionSpec()
+    return jax.shard_map(
+      run,
+      in_specs=(whole, rows, whole),
+      out_specs=rows,
+      axis_names=set(axes),
+      check_vma=False,  # a while_loop's carry would need a cast for every constant it starts from
+    )(variables, request, key)
 
   def update(self, variables: dict) -> None:
     """Uses these weights from now on."""

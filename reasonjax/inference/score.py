@@ -59,9 +59,23 @@ def token_scores(
     nothing; its score is meaningless (0 in a row's first column) and must be masked.
   """
   out = model.apply(variables, ids_BxT, segment_BxT, method="hidden")
+  return shifted_scores(
+    out.hidden_BxTxD, variables["params"], ids_BxT, temperature=temperature, chunk=chunk
+  )
+
+
+def shifted_scores(
+  hidden_BxTxD: jax.Array,
+  params: dict,
+  ids_BxT: jax.Array,
+  *,
+  temperature: float = 1.0,
+  chunk: int | None = None,
+) -> TokenScores:
+  """Scores of every token from the hidden state before it; arguments as in `token_scores`."""
   scores = lm.score_tokens(
-    out.hidden_BxTxD[:, :-1],
-    head_kernel(variables["params"]),
+    hidden_BxTxD[:, :-1],
+    head_kernel(params),
     ids_BxT[:, 1:],
     temperature=temperature,
     chunk=chunk,

@@ -1,6 +1,8 @@
-"""Causal attention over packed documents: one signature, the XLA reference behind it."""
+"""Causal attention over packed documents: one signature, XLA behind it on every backend."""
 
 from __future__ import annotations
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,11 @@ import jax.numpy as jnp
 MASKED_SCORE = -1e30
 
 
-def attention(
+def reference_attention(
   q_BxTxHxK: jax.Array,
   k_BxSxHxK: jax.Array,
   v_BxSxHxV: jax.Array,
   segment_BxT: jax.Array,
-  *,
   scale: float,
 ) -> jax.Array:
   r"""Softmax attention in which a token sees itself and the earlier tokens of its own document.
@@ -38,6 +39,57 @@ def attention(
 
   Source: arXiv 1706.03762, Eq. 1.
   """
+  score_BxHxTxS = _masked_scores(q_BxTxHxK, k_BxSxHxK, segment_BxT, scale)
+  prob_BxHxTxS = jax.nn.softmax(score_BxHxTxS, axis=-1)
+  return jnp.einsum("bhts,bshv->bthv", prob_BxHxTxS.astype(v_BxSxHxV.dtype), v_BxSxHxV)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def attention(q_BxTxHxK, k_BxSxHxK, v_BxSxHxV, segment_BxT, scale: float) -> jax.Array:
+  """`reference_attention` that keeps no `[T, S]` array for the backward pass.
+
+  The probabilities are recomputed from the log-normaliser of each query, as in FlashAttention
+  (arXiv 2205.14135, Algorithm 4), so what is kept is linear in the length.
+
+  Args and Returns: as `reference_attention`.
+
+  Twin of: reference_attention
+  """
+  return _forward(q_BxTxHxK, k_BxSxHxK, v_BxSxHxV, segment_BxT, scale)[0]
+
+
+def _forward(q, k, v, segment, scale):
+  score_BxHxTxS = _masked_scores(q, k, segment, scale)
+  max_BxHxTx1 = score_BxHxTxS.max(axis=-1, keepdims=True)
+  weight_BxHxTxS = jnp.exp(score_BxHxTxS - max_BxHxTx1)
+  sum_BxHxTx1 = weight_BxHxTxS.sum(axis=-1, keepdims=True)
+  mixed = jnp.einsum(
+    "bhts,bshv->bhtv", weight_BxHxTxS.astype(v.dtype), v, preferred_element_type=jnp.float32
+  )
+  out_BxHxTxV = mixed / sum_BxHxTx1
+  log_z_BxHxTx1 = max_BxHxTx1 + jnp.log(sum_BxHxTx1)
+  kept = (q, k, v, segment, out_BxHxTxV.astype(v.dtype), log_z_BxHxTx1)
+  return out_BxHxTxV.swapaxes(1, 2).astype(v.dtype), kept
+
+
+def _backward(scale, kept, grad_BxTxHxV):
+  q, k, v, segment, out_BxHxTxV, log_z_BxHxTx1 = kept
+  grad_BxHxTxV = grad_BxTxHxV.swapaxes(1, 2)
+  prob_BxHxTxS = jnp.exp(_masked_scores(q, k, segment, scale) - log_z_BxHxTx1)
+  dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  d_prob_BxHxTxS = dot("bhtv,bshv->bhts", grad_BxHxTxV, v)
+  mean_BxHxTx1 = (grad_BxHxTxV * out_BxHxTxV).astype(jnp.float32).sum(axis=-1, keepdims=True)
+  d_score = (prob_BxHxTxS * (d_prob_BxHxTxS - mean_BxHxTx1) * scale).astype(q.dtype)
+  d_q = dot("bhts,bshk->bthk", d_score, k).astype(q.dtype)
+  d_k = dot("bhts,bthk->bshk", d_score, q).astype(k.dtype)
+  d_v = dot("bhts,bhtv->bshv", prob_BxHxTxS.astype(v.dtype), grad_BxHxTxV).astype(v.dtype)
+  return d_q, d_k, d_v, None
+
+
+attention.defvjp(_forward, _backward)
+
+
+def _masked_scores(q_BxTxHxK, k_BxSxHxK, segment_BxT, scale) -> jax.Array:
   T, S = q_BxTxHxK.shape[1], k_BxSxHxK.shape[1]
   if T != S:
     raise ValueError(f"attention is over one sequence: got {T} queries and {S} keys.")
@@ -46,8 +98,7 @@ def attention(
   score_BxHxTxS = jnp.einsum(
     "bthk,bshk->bhts", q_BxTxHxK, k_BxSxHxK, preferred_element_type=jnp.float32
   )
-  prob_BxHxTxS = masked_softmax(score_BxHxTxS * scale, visible_BxTxS[:, None])
-  return jnp.einsum("bhts,bshv->bthv", prob_BxHxTxS.astype(v_BxSxHxV.dtype), v_BxSxHxV)
+  return jnp.where(visible_BxTxS[:, None], score_BxHxTxS * scale, MASKED_SCORE)
 
 
 def masked_softmax(score: jax.Array, visible: jax.Array) -> jax.Array:

@@ -99,18 +99,26 @@ PRESETS: dict[str, PolicyConfig] = {
 }
 
 
-def preset(name: str) -> PolicyConfig:
+def preset(name: str, **options) -> PolicyConfig:
   """The named algorithm.
 
-  Raises:
-    ValueError: for an unknown name.
+  Args:
+    name: one of PRESETS.
+    **options: fields to replace; None keeps the preset's value.
 
-  >>> preset("dapo").clip_high
-  0.28
+  Raises:
+    ValueError: for an unknown name or option, or an invalid combination.
+
+  >>> preset("dapo", clip_low=None, clip_high=0.3).clip_high
+  0.3
   """
   if name not in PRESETS:
     raise ValueError(f"preset={name!r}: choose from {sorted(PRESETS)}.")
-  return PRESETS[name]
+  known = {field.name for field in dataclasses.fields(PolicyConfig)}
+  if set(options) - known:
+    raise ValueError(f"options {sorted(set(options) - known)} are not among {sorted(known)}.")
+  given = {key: value for key, value in options.items() if value is not None}
+  return dataclasses.replace(PRESETS[name], **given)
 
 
 def policy_loss(

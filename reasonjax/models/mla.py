@@ -50,7 +50,7 @@ def expanded_attention(
   k_rope = latent_BxTxC[:, :, None, rank:]
   k_rope = jnp.broadcast_to(k_rope, (*k_nope.shape[:2], heads, k_rope.shape[-1]))
   k = jnp.concatenate([k_nope, k_rope], axis=-1)
-  return attention(q_BxTxHxK, k, v, segment_BxT, scale=scale)
+  return attention(q_BxTxHxK, k, v, segment_BxT, scale)
 
 
 def absorbed_attention(

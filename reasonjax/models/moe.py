@@ -12,7 +12,7 @@ from reasonjax.models import router
 from reasonjax.models.config import ModelConfig
 from reasonjax.models.mlp import SwiGLU, swiglu
 from reasonjax.models.weights import declare
-from reasonjax.sharding.logical import constrain
+from reasonjax.sharding.logical import to_spec
 from reasonjax.sharding.rules import Rules
 
 
@@ -152,15 +152,34 @@ class MoE(nn.Module):
     )
     experts = jax.tree.map(lambda w: w.astype(x_BxTxD.dtype), experts)
     index, value, stats = router.route(cfg, x_BxTxD, gate, bias_E, real_BxT)
-    apply = grouped_experts if cfg.moe_implementation == "grouped" else looped_experts
-    K = cfg.experts_per_token
-    x_NxD = x_BxTxD.reshape(B * T, D)
-    out_NxD = apply(x_NxD, experts, index.reshape(B * T, K), value.reshape(B * T, K))
-    out_BxTxD = constrain(
-      out_NxD.reshape(B, T, D), ("batch", "length", "act_embed"), self.rules
-    )
+    out_BxTxD = self._routed(x_BxTxD, experts, index, value)
     if cfg.num_shared_experts:
       size = cfg.num_shared_experts * F
       shared = SwiGLU(D, size, cfg.init_std, cfg.dtype, cfg.param_dtype, name="shared")
       out_BxTxD += shared(x_BxTxD)
     return out_BxTxD, stats
+
+  def _routed(self, x_BxTxD, experts, index_BxTxK, value_BxTxK) -> jax.Array:
+    """Routed experts; with rules, each batch and context shard dispatches its own tokens.
+
+    Rows are sorted within a device, so tokens never travel; expert weights are gathered over the axes
+    that store them, except that their width stays split ("expert_mlp"), its partial sums added.
+    """
+    compute = grouped_experts if self.config.moe_implementation == "grouped" else looped_experts
+
+    def local(x, experts, index, value):
+      N, K = x.shape[0] * x.shape[1], index.shape[-1]
+      out = compute(x.reshape(N, -1), experts, index.reshape(N, K), value.reshape(N, K))
+      return out.reshape(x.shape)
+
+    if self.rules is None:
+      return local(x_BxTxD, experts, index_BxTxK, value_BxTxK)
+    tokens = to_spec(("batch", "length", None), self.rules)
+    wide, narrow = ((None, None, "expert_mlp"), (None, "expert_mlp", None))
+    weights = tuple(to_spec(names, self.rules) for names in (wide, wide, narrow))
+    split = self.rules.axes("expert_mlp")
+    summed = (lambda *args: jax.lax.psum(local(*args), split)) if split else local
+    in_specs = (tokens, weights, tokens, tokens)
+    return jax.shard_map(summed, in_specs=in_specs, out_specs=tokens)(
+      x_BxTxD, experts, index_BxTxK, value_BxTxK
+    )

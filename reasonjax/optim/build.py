@@ -33,7 +33,6 @@ class OptimConfig:
     learning_rate: peak.
     schedule: name in optim/schedule.py.
     warmup_steps: linear warm-up.
-    total_steps: optimizer steps of the run.
     final_fraction: share of the peak at which a decaying schedule ends.
     b1: Adam's first decay.
     b2: Adam's second decay.
@@ -47,7 +46,6 @@ class OptimConfig:
   learning_rate: float
   schedule: str
   warmup_steps: int
-  total_steps: int
   final_fraction: float
   b1: float
   b2: float
@@ -62,32 +60,33 @@ class OptimConfig:
     if self.learning_rate < 0:
       raise ValueError(f"optim.learning_rate={self.learning_rate} must not be negative.")
 
-  def rate(self) -> optax.Schedule:
-    """Learning rate by optimizer step."""
+  def rate(self, total_steps: int) -> optax.Schedule:
+    """Learning rate by optimizer step of a run of `total_steps`."""
     return schedule.build(
       self.schedule,
       peak=self.learning_rate,
       warmup_steps=self.warmup_steps,
-      total_steps=self.total_steps,
+      total_steps=total_steps,
       final_fraction=self.final_fraction,
     )
 
 
-def build(config: OptimConfig, axes: dict) -> optax.GradientTransformation:
+def build(config: OptimConfig, axes: dict, total_steps: int) -> optax.GradientTransformation:
   """The optimizer: gradient clipping, then AdamW, or Muon for matrices and Adam for the rest.
 
   Args:
     config: see OptimConfig.
     axes: tree like the parameters whose leaves are their logical axis names (sharding/place.py).
+    total_steps: optimizer steps of the run, for the schedule.
 
   Raises:
     ValueError: if a parameter is of no known kind.
   """
-  kinds = kinds_of(axes)
+  kinds, rate = kinds_of(axes), config.rate(total_steps)
   if config.name == "adamw":
     decayed = jax.tree.map(lambda kind: kind != "scale", kinds)
     rule = optax.adamw(
-      config.rate(),
+      rate,
       b1=config.b1,
       b2=config.b2,
       eps=config.eps,
@@ -103,7 +102,7 @@ def build(config: OptimConfig, axes: dict) -> optax.GradientTransformation:
       is_leaf=is_names,
     )
     rule = muon(
-      config.rate(),
+      rate,
       beta=config.muon_momentum,
       weight_decay=config.weight_decay,
       consistent_rms=MUON_RMS,

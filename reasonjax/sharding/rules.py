@@ -71,7 +71,7 @@ class Rules:
 
   def __post_init__(self):
     for logical, axes in self.table:
-      for axis in (axes,) if isinstance(axes, str) else axes or ():
+      for axis in _as_tuple(axes):
         if axis not in AXES:
           raise ValueError(f"rules {self.name!r}: {logical!r} maps to {axis!r}, not in {AXES}.")
 
@@ -86,6 +86,28 @@ class Rules:
         return axes
     known = ", ".join(name for name, _ in self.table)
     raise ValueError(f"logical axis {logical!r} is not in rules {self.name!r}; known: {known}.")
+
+  def without(self, mesh_axes: tuple[str, ...]) -> Rules:
+    """The table for code that already runs once on each shard of these mesh axes.
+
+    >>> get("data").without(("data",)).axes("batch")
+    ('fsdp', 'expert')
+    """
+
+    def rest(axes: MeshAxes) -> MeshAxes:
+      kept = tuple(axis for axis in _as_tuple(axes) if axis not in mesh_axes)
+      return kept or None
+
+    return Rules(self.name, tuple((logical, rest(axes)) for logical, axes in self.table))
+
+  @property
+  def batch_axes(self) -> tuple[str, ...]:
+    """Mesh axes that split the batch."""
+    return _as_tuple(self.axes("batch"))
+
+
+def _as_tuple(axes: MeshAxes) -> tuple[str, ...]:
+  return (axes,) if isinstance(axes, str) else axes or ()
 
 
 def get(name: str) -> Rules:

@@ -88,7 +88,11 @@ class Countdown:
   max_result: int = 99
   direct_share: float = 0.55
   noise: float = 0.02
-  max_rejected: int = 6
+  max_rejected: int = 12
+  lucky: float = 0.3
+  closeness: float = 5.0
+  overlook: float = 0.1
+  floor: float = 0.1
   symbols = "0123456789+-*/()=,:?!"
 
   def problem(self, split: str, seed: int, index: int) -> Problem:
@@ -109,12 +113,20 @@ class Countdown:
     options = attempts(numbers, self.max_result)
     solution = rng.choice([pair for pair in options if pair[1].result == target])
     if rng.random() < self.direct_share:
-      return problem.prompt + text.render("", expression(*solution))
-    wrong = [pair for pair in options if pair[1].result != target]
-    rejected = rng.sample(wrong, min(len(wrong), rng.randint(0, self.max_rejected)))
-    # People finish with one pair before they turn to the next.
-    rejected.sort(key=lambda pair: hash_order(pair[0], index))
-    trace = self._trace([*rejected, solution], target, rng)
+      guess = solution if rng.random() < self.lucky else rng.choice(options)
+      return problem.prompt + text.render("", expression(*guess))
+    tries = []
+    for pair in (*options, *options):
+      miss = abs(pair[1].result - target)
+      if miss == 0 and rng.random() > self.overlook:
+        solution = pair
+        break
+      if miss and rng.random() < self.floor + (1-self.floor) * 2.718 ** (-miss / self.closeness):
+        tries.append(pair)
+    if len(tries) > self.max_rejected:
+      keep = sorted(rng.sample(range(len(tries)), self.max_rejected))
+      tries = [tries[i] for i in keep]
+    trace = self._trace([*tries, solution], target, rng)
     return problem.prompt + text.render(trace, expression(*solution))
 
   def _trace(self, tries: list[tuple[Step, Step]], target: int, rng: random.Random) -> str:

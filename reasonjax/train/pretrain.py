@@ -1,77 +1,30 @@
-"""The supervised language-model objective, for pretraining and fine-tuning alike."""
+"""Pretraining a base model on a task's corpus."""
 
 from __future__ import annotations
 
-import dataclasses
+from pathlib import Path
 
-import jax
-
-from reasonjax.core.types import TokenBatch
-from reasonjax.losses import balance, lm
-from reasonjax.models import mask
-from reasonjax.models.transformer import Transformer, head_kernel
-from reasonjax.train.step import LossFn, LossOutput
-
-
-@dataclasses.dataclass(frozen=True)
-class LMLossConfig:
-  """Coefficients of the supervised loss.
-
-  Attributes:
-    mtp: lambda of the multi-token-prediction loss; 0 leaves the modules out of the computation.
-    z: coefficient of the z-loss.
-    balance: alpha of the sequence-wise balance loss.
-    chunk: tokens whose logits are held at once, or None for all.
-  """
-
-  mtp: float
-  z: float
-  balance: float
-  chunk: int | None
+from reasonjax.data import pretrain as pretrain_data
+from reasonjax.data.source import GeneratedDocuments
+from reasonjax.train import loop
+from reasonjax.train.loop import SupervisedConfig
+from reasonjax.train.session import Evaluate, Session
+from reasonjax.train.setup import Setup
+from reasonjax.train.state import TrainState
 
 
-def make_loss(model: Transformer, config: LMLossConfig) -> LossFn:
-  r"""The objective of one microbatch of packed documents.
-
-  .. math:: L = \frac{1}{\sum_t w_t} \Big( \sum_t w_t (CE_t + c_z \log^2 Z_t) +
-    \frac{\lambda}{D} \sum_k \sum_t w_t CE^k_t + \sum_b w_b L_{Bal}(b) \Big)
-
-  One divisor for all terms (w_b is the weight of row b's targets), so that sums over microbatches
-  are exact.
-
-  Args:
-    model: the network.
-    config: coefficients.
-
-  Returns: a function of parameters, router biases and a TokenBatch `[B, T]`.
-  """
-
-  def loss(params: dict, router: dict, batch: TokenBatch):
-    variables = {"params": params, "router": router}
-    ids, segments = batch.ids_BxT, batch.segment_BxT
-    with_mtp = config.mtp > 0 and model.config.num_mtp_modules > 0
-    out = model.apply(variables, ids, segments, method="hidden", with_mtp=with_mtp)
-
-    def score(hidden_BxTxD, ahead):
-      target_BxT, exists_BxT = mask.targets(ids, segments, ahead)
-      weight_BxT = mask.shift_left(batch.loss_BxT, ahead) * exists_BxT
-      kernel = head_kernel(params)
-      return lm.score_tokens(hidden_BxTxD, kernel, target_BxT, chunk=config.chunk), weight_BxT
-
-    scores, weight_BxT = score(out.hidden_BxTxD, 1)
-    total, weight, metrics = lm.cross_entropy(scores, weight_BxT, z_coefficient=config.z)
-    if with_mtp:
-      depths = [lm.mtp_depth_loss(*score(h, k)) for k, h in enumerate(out.mtp_KxBxTxD, start=2)]
-      total += lm.mtp_loss([depth_total for depth_total, _ in depths], config.mtp)
-      metrics["mtp_ce"] = jax.tree.map(lambda *parts: sum(parts), *depths)
-    if config.balance > 0:
-      for stats in out.stats.values():
-        per_layer = jax.vmap(balance.sequence_balance, in_axes=(0, 0, None))
-        value_LxB = per_layer(stats.fraction_BxE, stats.probability_BxE, config.balance)
-        value = (value_LxB.sum(axis=0) * weight_BxT.sum(axis=1)).sum()
-        total += value
-        metrics["balance"] = (metrics.get("balance", (0.0, 0.0))[0] + value, weight)
-    load = {name: stats.load_E for name, stats in out.stats.items()}
-    return total, LossOutput(weight, metrics, load)
-
-  return loss
+def run(
+  config: SupervisedConfig, setup: Setup, directory: Path, evaluate: Evaluate | None = None
+) -> tuple[TrainState, Session]:
+  """Trains a fresh model on documents of `setup.task`; arguments as in `loop.run`."""
+  documents = GeneratedDocuments(
+    lambda index: setup.task.document(config.seed, index), setup.tokenizer
+  )
+  batch = config.batch
+  batches = pretrain_data.batches(
+    documents,
+    microbatches=batch.microbatches,
+    rows=batch.rows,
+    row_length=batch.row_length,
+  )
+  return loop.run(config, setup, batches, directory, title="Pretraining", evaluate=evaluate)

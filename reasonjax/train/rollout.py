@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import grain
 import jax.numpy as jnp
 import numpy as np
 
+from reasonjax.core import text
 from reasonjax.core.types import Problem, RLBatch, Rollout, Score
 from reasonjax.data import packing
 from reasonjax.data.tokenizer import Tokenizer
@@ -83,6 +83,7 @@ def statistics(rollout: Rollout, scores: Scores) -> dict[str, float]:
     "length_correct": _mean(length_PxG[correct_PxG]),
     "length_wrong": _mean(length_PxG[~correct_PxG]),
     "truncated": float(rollout.truncated_B.mean()),
+    "think_share": float(np.mean([text.parse(response).thought for response in scores.texts])),
     "all_correct": float(correct_PxG.all(axis=1).mean()),
     "all_wrong": float((~correct_PxG).all(axis=1).mean()),
     "flat_groups": float(np.asarray(advantage.flat(jnp.asarray(scores.reward_PxG))).mean()),
@@ -96,109 +97,130 @@ def _mean(values: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class PackShape:
-  """Shape of the packed training arrays.
+  """Shape of packed training arrays.
 
   Attributes:
-    max_microbatches: M that the arrays have room for; any number up to it may be used.
     rows: B of a microbatch.
     row_length: T; at least a prompt and its longest completion.
   """
 
-  max_microbatches: int
   rows: int
   row_length: int
 
 
-def to_batch(
-  rollout: Rollout, scores: Scores, config: PolicyConfig, shape: PackShape, max_new_tokens: int
-) -> tuple[RLBatch, int]:
-  """Computes advantages and token weights and packs the rollout.
+@dataclasses.dataclass(frozen=True)
+class Minibatch:
+  """What one optimizer step of a rollout trains on.
+
+  Attributes:
+    batch: `[M, B, T]` arrays with room for the largest rollout.
+    microbatches: how many of the M are in use.
+    tokens: real tokens in them, prompts included.
+  """
+
+  batch: RLBatch
+  microbatches: int
+  tokens: int
+
+
+def to_minibatches(
+  rollout: Rollout,
+  scores: Scores,
+  config: PolicyConfig,
+  shape: PackShape,
+  *,
+  count: int,
+  max_length: int,
+  seed: tuple[int, ...],
+) -> list[Minibatch]:
+  """Computes advantages and token weights, and packs the rollout into minibatches.
+
+  Advantages and weights are those of the whole rollout; sequences (not groups) are then shuffled
+  over the minibatches.
 
   Args:
     rollout: completions.
     scores: their rewards.
     config: the algorithm; its flat groups are left out here if it says so.
     shape: of the packed arrays.
-    max_new_tokens: the constant divisor of `seq_mean_token_const`.
+    count: minibatches.
+    max_length: the constant divisor of `seq_mean_token_const`.
+    seed: of the shuffle, for example run seed and step.
 
-  Returns: `[M, B, T]` arrays, old and reference log-probabilities still 0, and the number of
-    microbatches in use.
+  Returns: minibatches on the host, old and reference log-probabilities still 0.
 
   Raises:
-    ValueError: if a sequence is longer than a row, or the rollout does not fit.
+    ValueError: if a sequence is longer than a row.
   """
+  fields = _token_fields(rollout, scores, config, max_length)
+  rows = np.flatnonzero(fields["mask_BxT"].any(axis=1))
+  if count > 1:
+    rows = np.random.default_rng(seed).permutation(rows)
+  capacity = -(-len(rollout.length_B) // (count * shape.rows))
+  return [_pack(rollout, fields, part, shape, capacity) for part in np.array_split(rows, count)]
+
+
+def _token_fields(
+  rollout: Rollout, scores: Scores, config: PolicyConfig, max_length: int
+) -> dict[str, np.ndarray]:
+  """`[B, T]` arrays over completions, by RLBatch field."""
+  T = rollout.token_BxT.shape[1]
   reward_PxG = jnp.asarray(scores.reward_PxG)
   advantage_PxG = advantage.group(
     reward_PxG, baseline=config.baseline, scale=config.scale, ddof=config.ddof, eps=config.eps
   )
-  T = rollout.token_BxT.shape[1]
   mask_BxT = (np.arange(T)[None, :] < rollout.length_B[:, None]).astype(np.float32)
   if config.drop_flat_groups:
     kept_B = np.repeat(~np.asarray(advantage.flat(reward_PxG)), rollout.group)
-    mask_BxT = mask_BxT * kept_B[:, None]
+    mask_BxT *= kept_B[:, None]
   numerator_BxT, denominator_BxT = aggregate.token_weights(
-    mask_BxT, config.aggregation, group=rollout.group, max_length=max_new_tokens
+    jnp.asarray(mask_BxT), config.aggregation, group=rollout.group, max_length=max_length
   )
-  fields = {
+  return {
     "ids_BxT": rollout.token_BxT,
     "mask_BxT": mask_BxT,
-    "advantage_BxT": np.repeat(np.asarray(advantage_PxG).reshape(-1, 1), T, axis=1) * mask_BxT,
+    "advantage_BxT": np.asarray(advantage_PxG).reshape(-1, 1) * mask_BxT,
     "sampler_logp_BxT": rollout.logp_BxT * mask_BxT,
     "numerator_BxT": np.asarray(numerator_BxT),
     "denominator_BxT": np.asarray(denominator_BxT),
   }
-  rows = [row for row in range(len(rollout.length_B)) if mask_BxT[row].any()]
-  return _pack(rollout, fields, rows, shape)
 
 
-def _pack(rollout: Rollout, fields: dict, rows: list[int], shape: PackShape) -> tuple[RLBatch, int]:
+def _pack(
+  rollout: Rollout, fields: dict[str, np.ndarray], rows: np.ndarray, shape: PackShape, capacity: int
+) -> Minibatch:
   """Lays sequences `prompt + completion` out in `[M, B, T]`.
 
   Only where each token comes from is packed; the fields are then gathered from the prompts and the
-  `[B, T]` arrays, flattened one behind the other.
+  `[B, T]` arrays, flattened one behind the other after a zero for padding.
   """
   prompts = np.concatenate([np.asarray(prompt, np.int32) for prompt in rollout.prompts])
-  prompt_start = np.cumsum([0, *map(len, rollout.prompts)])
+  prompt_start = np.cumsum([1, *map(len, rollout.prompts)])
   width = rollout.token_BxT.shape[1]
 
   def source_of(row: int) -> np.ndarray:
-    prompt = row // rollout.group
-    first = len(prompts) + row * width
+    first, prompt = 1 + len(prompts) + row * width, row // rollout.group
     completion = np.arange(first, first + rollout.length_B[row])
     return np.concatenate([np.arange(prompt_start[prompt], prompt_start[prompt + 1]), completion])
 
-  sequences = [{"source": source_of(row) + 1} for row in rows]  # 0 is padding
-  longest = max((len(sequence["source"]) for sequence in sequences), default=0)
+  sequences = [source_of(row) for row in rows]
+  longest = max(map(len, sequences), default=0)
   if longest > shape.row_length:
     raise ValueError(f"row_length={shape.row_length}: a sequence of {longest} tokens does not fit.")
-  reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-  stream = grain.MapDataset.source(sequences).to_iter_dataset(reading)
-  packed = list(packing.pack(stream, shape.row_length, ("source",)))
-  total = shape.max_microbatches * shape.rows
-  if len(packed) > total:
-    raise ValueError(
-      f"max_microbatches={shape.max_microbatches} of {shape.rows} rows: the rollout packs into "
-      f"{len(packed)} rows; raise it to {-(-len(packed) // shape.rows)}."
-    )
-  source = np.zeros((total, shape.row_length), np.int64)
-  segment = np.zeros((total, shape.row_length), np.int32)
-  for row, found in enumerate(packed):
-    source[row], segment[row] = found["source"], found["segment"]
-  microbatched = (shape.max_microbatches, shape.rows, shape.row_length)
+  source, segment = packing.pack_all(sequences, shape.row_length, capacity * shape.rows)
 
-  def gather(field: np.ndarray, on_prompts) -> np.ndarray:
+  def gather(field: np.ndarray, on_prompts: np.ndarray) -> np.ndarray:
     flat = np.concatenate([np.zeros(1, field.dtype), on_prompts, field.reshape(-1)])
-    return flat[source].astype(field.dtype).reshape(microbatched)
+    return flat[source].reshape(capacity, shape.rows, shape.row_length)
 
   arrays = {
     name: gather(field, prompts if name == "ids_BxT" else np.zeros(len(prompts), field.dtype))
     for name, field in fields.items()
   }
-  nothing = np.zeros(microbatched, np.float32)
+  segment_MxBxT = segment.reshape(capacity, shape.rows, shape.row_length)
+  nothing = np.zeros(segment_MxBxT.shape, np.float32)
   batch = RLBatch(
-    segment_BxT=segment.reshape(microbatched),
-    old_logp_BxT=nothing,
-    ref_logp_BxT=nothing,
-    **arrays,
+    segment_BxT=segment_MxBxT, old_logp_BxT=nothing, ref_logp_BxT=nothing, **arrays
   )
-  return batch, -(-len(packed) // shape.rows)
+  used = int((segment_MxBxT > 0).any(axis=(1, 2)).sum())
+  return Minibatch(batch, used, int((segment > 0).sum()))

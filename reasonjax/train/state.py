@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from reasonjax.models.config import ModelConfig
 from reasonjax.models.transformer import Transformer
 from reasonjax.optim import build as optim
 from reasonjax.sharding import place
@@ -37,17 +37,18 @@ class TrainState:
     return {"params": self.params, "router": self.router}
 
 
-def parameter_axes(model: Transformer) -> dict:
+def init_variables(config: ModelConfig, key: jax.Array) -> dict:
+  """Boxed parameters and router biases; the boxes carry the logical axis names."""
+  return Transformer(config).init(key, jnp.zeros((1, 2), jnp.int32))
+
+
+def parameter_axes(config: ModelConfig) -> dict:
   """Logical axis names of every parameter of the model."""
-  return place.logical_axes(_abstract(model)["params"])
-
-
-def _abstract(model: Transformer):
-  return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
+  return place.logical_axes(jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))["params"])
 
 
 def create(
-  model: Transformer,
+  config: ModelConfig,
   optimizer: optax.GradientTransformation,
   key: jax.Array,
   mesh: Mesh,
@@ -56,7 +57,7 @@ def create(
   """A fresh state, born sharded.
 
   Args:
-    model: the network.
+    config: the model's.
     optimizer: from `optim.build`.
     key: of the parameters.
     mesh: from `mesh.make`.
@@ -64,7 +65,7 @@ def create(
   """
 
   def init(key):
-    variables = model.init(key, jnp.zeros((1, 2), jnp.int32))
+    variables = init_variables(config, key)
     params = variables["params"]
     return TrainState(
       step=jnp.zeros((), jnp.int32),
@@ -74,8 +75,3 @@ def create(
     )
 
   return place.initialize(init, mesh, rules, key)
-
-
-def with_optimizer(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
-  """The same model at the start of a new stage: step 0 and a fresh optimizer state."""
-  return state.replace(step=jnp.zeros((), jnp.int32), opt_state=optimizer.init(state.params))

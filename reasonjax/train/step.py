@@ -95,7 +95,7 @@ def make(
     )
     new = tree.select(finite & (output.weight > 0), stepped, state)
     metrics = {name: value / jnp.maximum(w, 1e-9) for name, (value, w) in output.metrics.items()}
-    metrics |= {"loss": loss, "grad_norm": norm, "finite": finite, "weight": output.weight}
+    metrics |= {"loss": loss, "grad_norm": norm, "finite": finite.astype(jnp.float32), "weight": output.weight}
     return new.replace(step=state.step + 1), metrics | _load_metrics(output.load)
 
   return jax.jit(step, donate_argnums=0)

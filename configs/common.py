@@ -1,0 +1,149 @@
+"""Building blocks of configs. Every value a run uses stands here or in the file that is run."""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def parallel() -> ConfigDict:
+  """All devices share the batch; on a CPU every core is a device."""
+  return ConfigDict({"mesh": {"data": -1}, "rules": "data"})
+
+
+def model(vocab_size: int) -> ConfigDict:
+  """A DeepSeek-V3 in miniature: MLA, grouped routing over 8 experts, a shared expert, one MTP module.
+
+  0.28 M parameters at 32 symbols. `q_lora_rank=None` projects queries directly, as V2-Lite does.
+  """
+  return ConfigDict(
+    {
+      "vocab_size": vocab_size,
+      "hidden_size": 64,
+      "num_layers": 3,
+      "num_dense_layers": 1,
+      "num_heads": 4,
+      "q_lora_rank": placeholder(int),
+      "kv_lora_rank": 24,
+      "qk_nope_head_dim": 16,
+      "qk_rope_head_dim": 8,
+      "v_head_dim": 16,
+      "dense_ffn_size": 192,
+      "moe_ffn_size": 32,
+      "num_routed_experts": 8,
+      "num_shared_experts": 1,
+      "experts_per_token": 2,
+      "num_expert_groups": 4,
+      "num_limited_groups": 2,
+      "normalize_weights": True,
+      "routed_scale": 1.0,
+      "num_mtp_modules": 1,
+      "mtp_hidden": "post",
+      "rope_theta": 10000.0,
+      "yarn": placeholder(ConfigDict),
+      "norm_eps": 1e-6,
+      "latent_norm_eps": 1e-6,
+      "tie_embeddings": False,
+      "init_std": 0.05,
+      "dtype": "float32",
+      "param_dtype": "float32",
+      "remat": "none",
+      "scan_unroll": 2,
+      "moe_implementation": "grouped",
+    }
+  )
+
+
+def optim(name: str, learning_rate: float, schedule: str, warmup_steps: int) -> ConfigDict:
+  return ConfigDict(
+    {
+      "name": name,
+      "learning_rate": learning_rate,
+      "schedule": schedule,
+      "warmup_steps": warmup_steps,
+      "final_fraction": 0.05,
+      "b1": 0.9,
+      "b2": 0.95,
+      "eps": 1e-8,
+      "weight_decay": 0.0,
+      "clip_norm": 1.0,
+      "muon_momentum": 0.95,
+    }
+  )
+
+
+def loop(steps: int, log_every: int, eval_every: int, checkpoint_every: int) -> ConfigDict:
+  return ConfigDict(
+    {
+      "steps": steps,
+      "log_every": log_every,
+      "eval_every": eval_every,
+      "checkpoint_every": checkpoint_every,
+      "tensorboard": False,
+    }
+  )
+
+
+def pretrain(steps: int, rows: int, row_length: int) -> ConfigDict:
+  """Muon on packed documents with the MTP loss, bias balancing and the sequence-wise balance loss."""
+  return ConfigDict(
+    {
+      "seed": 0,
+      "loop": loop(steps, log_every=10, eval_every=0, checkpoint_every=500),
+      "batch": {"microbatches": 2, "rows": rows, "row_length": row_length},
+      "optim": optim("muon", 1e-2, "linear", warmup_steps=50),
+      "loss": {"mtp": 0.1, "z": 0.0, "balance": 1e-4, "chunk": placeholder(int)},
+      "bias_rate": 1e-3,
+    }
+  )
+
+
+def rl(steps: int, prompt_length: int, max_new_tokens: int, row_length: int) -> ConfigDict:
+  """GRPO with clip-higher, token-level loss and flat groups filtered (the "dapo" preset).
+
+  `options` replace single values of the preset; None keeps the preset's.
+  """
+  return ConfigDict(
+    {
+      "seed": 0,
+      "preset": "dapo",
+      "options": {
+        "baseline": placeholder(str),
+        "scale": placeholder(str),
+        "ddof": placeholder(int),
+        "eps": placeholder(float),
+        "drop_flat_groups": placeholder(bool),
+        "clip_low": placeholder(float),
+        "clip_high": placeholder(float),
+        "dual_clip": placeholder(float),
+        "aggregation": placeholder(str),
+        "kl_estimator": placeholder(str),
+        "kl_coefficient": placeholder(float),
+        "entropy_coefficient": placeholder(float),
+      },
+      "loop": loop(steps, log_every=1, eval_every=10, checkpoint_every=20),
+      "optim": optim("adamw", 5e-4, "constant", warmup_steps=5),
+      "prompts": 32,
+      "samples": 8,
+      "prompt_length": prompt_length,
+      "max_new_tokens": max_new_tokens,
+      "temperature": 1.0,
+      "minibatches": 1,
+      "epochs": 1,
+      "reward_weights": {"accuracy": 1.0, "format": 0.0},
+      "rows": 8,
+      "row_length": row_length,
+      "bias_rate": 0.0,
+    }
+  )
+
+
+def evaluation(problems: int, samples: int) -> ConfigDict:
+  """Held-out problems; `samples` of each at temperature 1 before and after, fewer during training."""
+  return ConfigDict(
+    {
+      "problems": problems,
+      "samples": samples,
+      "training_problems": 128,
+      "vote_sizes": (1, 2, 4, 8, 16),
+      "seed": 0,
+    }
+  )

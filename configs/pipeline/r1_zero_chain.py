@@ -1,0 +1,32 @@
+"""R1-Zero on left-to-right arithmetic modulo 10, from nothing.
+
+python -m experiments.pipeline --config=configs/pipeline/r1_zero_chain.py --workdir=runs/chain
+"""
+
+from configs import common
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  config = ConfigDict(
+    {
+      "seed": 0,
+      "parallel": common.parallel(),
+      "task": {
+        "name": "chain",
+        "options": {
+          "min_operations": 3,
+          "max_operations": 8,
+          "direct_share": 0.55,
+          "noise": 0.05,
+        },
+        "tokenizer": "symbols",
+      },
+      "model": common.model(vocab_size=32),
+      "pretrain": common.pretrain(steps=1500, rows=8, row_length=96),
+      "rl": common.rl(steps=80, prompt_length=24, max_new_tokens=64, row_length=128),
+      "evaluation": common.evaluation(problems=512, samples=16),
+    }
+  )
+  config.pretrain.seed = config.rl.seed = config.get_ref("seed")
+  return config

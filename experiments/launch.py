@@ -1,0 +1,49 @@
+"""Start-up shared by all entry points: flags, devices, processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with overrides after it.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory for everything the run writes.")
+_CPU_DEVICES = flags.DEFINE_integer(
+  "cpu_devices", 0, "Devices that a CPU is split into; 0 takes the cores, as a power of two up to 8."
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "Call jax.distributed.initialize() (all hosts of a pod run the command)."
+)
+# Large temporary buffers are mapped afresh for every step; huge pages make that several times
+# cheaper (measured: +30 % training tokens/s on two cores).
+_MALLOC = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+
+
+def run(main: Callable[[ConfigDict, str], None]) -> None:
+  """Parses the command line, sets up devices and calls `main(config, workdir)`."""
+  if sys.platform == "linux" and _MALLOC[0] not in os.environ:
+    # glibc reads its settings at process start only, so the program starts itself again.
+    os.environ[_MALLOC[0]] = _MALLOC[1]
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+  flags.mark_flags_as_required(["config", "workdir"])
+  app.run(lambda _: _start(main))
+
+
+def _start(main: Callable[[ConfigDict, str], None]) -> None:
+  import jax
+
+  logging.set_verbosity(logging.WARNING)  # orbax reports every file it writes
+
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize()
+  jax.config.update("jax_num_cpu_devices", _CPU_DEVICES.value or default_cpu_devices())
+  main(_CONFIG.value, _WORKDIR.value)
+
+
+def default_cpu_devices() -> int:
+  """Cores this process may use, rounded down to a power of two, at most 8."""
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  return 1 << (min(cores, 8).bit_length() - 1)

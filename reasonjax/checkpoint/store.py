@@ -1,0 +1,76 @@
+"""Checkpoints of a run: the training state and the position in the data, saved and restored as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+Tree = Any
+
+
+class Store:
+  """Numbered checkpoints in one directory; a step is there whole or not at all."""
+
+  def __init__(self, directory: str | Path, *, keep: int = 2):
+    """Args:
+    directory: created if missing.
+    keep: newest checkpoints that are kept.
+    """
+    self._directory = Path(directory).absolute()
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+  @property
+  def latest(self) -> int | None:
+    """Newest step, or None."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: Tree, position: dict[str, Any]) -> None:
+    """Saves in the background; a step that is already there is left alone.
+
+    Args:
+      step: its number.
+      state: tree of arrays.
+      position: JSON-ready state of the data iterator.
+    """
+    if step in self._manager.all_steps():
+      return
+    items = ocp.args.Composite(
+      state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
+    )
+    self._manager.save(step, args=items)
+
+  def restore(self, like: Tree, step: int | None = None) -> tuple[Tree, dict[str, Any]]:
+    """Loads a checkpoint onto the devices and shardings of `like`.
+
+    Args:
+      like: a tree of arrays of the right structure, shapes, dtypes and shardings.
+      step: which one; the newest by default.
+
+    Returns: the state and the data position.
+
+    Raises:
+      FileNotFoundError: naming the directory, if it holds no checkpoint.
+    """
+    step = self.latest if step is None else step
+    if step is None:
+      raise FileNotFoundError(f"no checkpoint in {self._directory}.")
+    target = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+    )
+    items = ocp.args.Composite(
+      state=ocp.args.StandardRestore(target), position=ocp.args.JsonRestore()
+    )
+    restored = self._manager.restore(step, args=items)
+    return restored["state"], restored["position"]
+
+  def wait(self) -> None:
+    """Blocks until everything asked for is on disk."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Finishes saving and releases the directory."""
+    self._manager.close()

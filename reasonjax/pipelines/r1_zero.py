@@ -1,0 +1,220 @@
+"""R1-Zero: a base model from nothing, then reinforcement learning alone, measured before and after."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from reasonjax.checkpoint.store import Store
+from reasonjax.core import config as config_lib
+from reasonjax.eval import run as evaluation
+from reasonjax.inference.engine import Engine
+from reasonjax.inference.logits import Sampling
+from reasonjax.metrics import environment, throughput
+from reasonjax.models.config import ModelConfig
+from reasonjax.pipelines import r1_zero_report
+from reasonjax.pipelines.stage import Pipeline, write_json
+from reasonjax.train import loop, pretrain, rl
+from reasonjax.train import setup as setup_lib
+from reasonjax.train import state as state_lib
+from reasonjax.train.loop import SupervisedConfig
+from reasonjax.train.rl import RLConfig
+from reasonjax.train.session import Session
+from reasonjax.train.setup import ParallelConfig, Setup, TaskConfig
+from reasonjax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+  """Held-out measurement.
+
+  Attributes:
+    problems: held-out problems measured before and after RL.
+    samples: responses to each, at temperature 1.
+    training_problems: how many of them are measured, with the RL run's group size, during training.
+    vote_sizes: N of the majority votes, each at most `samples`.
+    seed: of sampling.
+  """
+
+  problems: int
+  samples: int
+  training_problems: int
+  vote_sizes: tuple[int, ...]
+  seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class R1ZeroConfig:
+  """The whole pipeline; `seed` is that of both stages."""
+
+  seed: int
+  parallel: ParallelConfig
+  task: TaskConfig
+  model: ModelConfig
+  pretrain: SupervisedConfig
+  rl: RLConfig
+  evaluation: EvaluationConfig
+
+
+def run(config: R1ZeroConfig, directory: str | Path) -> dict[str, Any]:
+  """Pretrains, measures, trains with GRPO, measures, reports.
+
+  Finished stages are skipped and a stopped one goes on, so the same call can be repeated until it
+  returns.
+
+  Args:
+    config: see R1ZeroConfig.
+    directory: for everything; `summary.json` and `report.html` at its top.
+
+  Returns: what `summary.json` holds.
+  """
+  pipeline = Pipeline(directory, config_lib.to_dict(config))
+  setup = setup_lib.build(config.parallel, config.model, config.task)
+  with jax.set_mesh(setup.mesh):
+    stages = _Stages(config, setup, pipeline)
+    results = {
+      "pretrain": pipeline.stage("1_pretrain", stages.pretrain),
+      "base": pipeline.stage("2_evaluate_base", stages.evaluate_base),
+      "rl": pipeline.stage("3_rl", stages.reinforce),
+      "final": pipeline.stage("4_evaluate_rl", stages.evaluate_rl),
+    }
+  summary = summarise(config, results)
+  write_json(pipeline.directory / "summary.json", summary)
+  r1_zero_report.write(pipeline.directory, summary, results)
+  return summary
+
+
+class _Stages:
+  """The work of each stage; the newest weights are kept at hand or loaded from their checkpoint."""
+
+  def __init__(self, config: R1ZeroConfig, setup: Setup, pipeline: Pipeline):
+    self._config, self._setup, self._pipeline = config, setup, pipeline
+    self._states: dict[str, TrainState] = {}
+    self._engine: Engine | None = None
+
+  def pretrain(self, folder: Path) -> dict[str, Any]:
+    state, session = pretrain.run(self._config.pretrain, self._setup, folder)
+    self._states["1_pretrain"] = state
+    return _timing(session)
+
+  def reinforce(self, folder: Path) -> dict[str, Any]:
+    config = self._config
+    problems = self._problems(config.evaluation.training_problems)
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+      return self._measure(state, problems, config.rl.samples).metrics()
+
+    base = self._state("1_pretrain")
+    engine = self._sampler(base)
+    state, session = rl.run(config.rl, self._setup, base, folder, engine, evaluate)
+    self._states["3_rl"] = state
+    return _timing(session)
+
+  def evaluate_base(self, folder: Path) -> dict[str, Any]:
+    return self._evaluate(self._state("1_pretrain"), folder)
+
+  def evaluate_rl(self, folder: Path) -> dict[str, Any]:
+    return self._evaluate(self._state("3_rl"), folder)
+
+  def _evaluate(self, state: TrainState, folder: Path) -> dict[str, Any]:
+    config = self._config.evaluation
+    phases = throughput.Phases()
+    with phases("evaluate"):
+      found = self._measure(state, self._problems(config.problems), config.samples)
+    with (folder / "samples.jsonl").open("w") as file:
+      for problem, texts, correct in zip(found.problems, found.texts, found.correct, strict=True):
+        row = {"prompt": problem.prompt, "answer": problem.answer, "responses": texts}
+        file.write(json.dumps(row | {"correct": correct.tolist()}) + "\n")
+    return found.summary(config.vote_sizes) | {"seconds": dict(phases.seconds)}
+
+  def _measure(self, state: TrainState, problems: list, samples: int) -> evaluation.Evaluation:
+    """Samples in groups of the RL run's size, so that one compiled sampler serves everything."""
+    config, setup = self._config, self._setup
+    engine = self._sampler(state)
+    key = jax.random.key(config.evaluation.seed)
+    sampling = Sampling(config.rl.max_new_tokens, config.rl.samples)
+    repeats = -(-samples // config.rl.samples)
+    parts = [
+      evaluation.evaluate(
+        engine, setup.task, problems, setup.tokenizer, sampling, jax.random.fold_in(key, i)
+      )
+      for i in range(repeats)
+    ]
+    return evaluation.join(parts)
+
+  def _sampler(self, state: TrainState) -> Engine:
+    """The one engine of the pipeline, with these weights."""
+    if self._engine is None:
+      self._engine = rl.make_engine(self._config.rl, self._setup, state)
+    self._engine.update(state.variables)
+    return self._engine
+
+  def _problems(self, count: int) -> list:
+    task = self._setup.task
+    return [task.problem("test", 0, index) for index in range(count)]
+
+  def _state(self, stage: str) -> TrainState:
+    """Final state of a stage; in a later process, from its checkpoint."""
+    if stage not in self._states:
+      config, setup = self._config, self._setup
+      if stage == "1_pretrain":
+        optimizer = loop.make_optimizer(config.pretrain, setup)
+      else:
+        optimizer = rl.make_optimizer(config.rl, setup)
+      key = jax.random.key(config.seed)
+      like = state_lib.create(setup.model, optimizer, key, setup.mesh, setup.rules)
+      store = Store(self._pipeline.directory / stage / "checkpoints")
+      self._states[stage], _ = store.restore(like)
+      store.close()
+    return self._states[stage]
+
+
+def _timing(session: Session) -> dict[str, Any]:
+  return session.phases.state()
+
+
+def summarise(config: R1ZeroConfig, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+  """The numbers of `summary.json`: accuracies (0 to 1), lengths (tokens), rates, times, memory.
+
+  `time_split_s` adds up to the wall time of all stages: "host" is what remains beside compiling,
+  pretraining, sampling (rollouts and evaluation) and policy training.
+  """
+  base, final, rl_run, pretrained = (results[k] for k in ("base", "final", "rl", "pretrain"))
+  split = {
+    "compile": sum(_seconds(result, "compile") for result in results.values()),
+    "pretrain": _seconds(pretrained, "train"),
+    "sample": _seconds(rl_run, "generate") + sum(_seconds(r, "evaluate") for r in results.values()),
+    "train": _seconds(rl_run, "train"),
+  }
+  split["host"] = sum(result["wall_s"] for result in results.values()) - sum(split.values())
+  return {
+    "base_accuracy": base["accuracy"],
+    "final_accuracy": final["accuracy"],
+    "base_length": base["length"],
+    "final_length": final["length"],
+    "base_think_share": base["think_share"],
+    "think_share": final["think_share"],
+    "majority_accuracy": {"base": base["majority_accuracy"], "rl": final["majority_accuracy"]},
+    "generate_tokens_per_s": _rate(rl_run, "generate"),
+    "train_tokens_per_s": _rate(pretrained, "train"),
+    "rl_train_tokens_per_s": _rate(rl_run, "train"),
+    "rl_host_share": _seconds(rl_run, "host")
+    / sum(_seconds(rl_run, phase) for phase in ("host", "generate", "train")),
+    "wall_s": {name: result["wall_s"] for name, result in results.items()},
+    "time_split_s": split,
+    "peak_memory_gb": max(result["peak_memory_gb"] for result in results.values()),
+    "seed": config.seed,
+    **environment.describe(),
+  }
+
+
+def _seconds(result: dict[str, Any], phase: str) -> float:
+  return result["seconds"].get(phase, 0.0)
+
+
+def _rate(result: dict[str, Any], phase: str) -> float:
+  return result["counts"][phase] / result["seconds"][phase]

@@ -1,0 +1,71 @@
+"""Stages of a pipeline: each runs once, leaves a result, and is skipped when it is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reasonjax.core import config as config_lib
+from reasonjax.metrics.throughput import peak_memory_gb
+
+
+class ConfigChanged(ValueError):
+  """A finished or half-finished run was made with another config."""
+
+
+class Pipeline:
+  """A directory in which stages run in order; rerunning goes on where it stopped."""
+
+  def __init__(self, directory: str | Path, config: dict[str, Any]):
+    """Claims the directory for this config.
+
+    Args:
+      directory: created if missing.
+      config: resolved config, JSON-ready; saved as config.json.
+
+    Raises:
+      ConfigChanged: listing the differences, if the directory holds a run of another config.
+    """
+    self.directory = Path(directory)
+    self.directory.mkdir(parents=True, exist_ok=True)
+    path = self.directory / "config.json"
+    if path.exists():
+      changed = config_lib.differences(json.loads(path.read_text()), json.loads(json.dumps(config)))
+      if changed:
+        raise ConfigChanged(
+          f"{self.directory} holds a run of another config:\n  " + "\n  ".join(changed) + "\n"
+          "Use another --workdir, or delete this one to start afresh."
+        )
+    write_json(path, config)
+
+  def stage(self, name: str, run: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Runs a stage in its own folder, or returns its result if it is done.
+
+    Args:
+      name: of the folder.
+      run: does the work in the folder it is given and returns a JSON-ready result. It may have been
+        stopped half-way before, and should go on.
+
+    Returns: the result, as saved in `result.json`.
+    """
+    folder = self.directory / name
+    done = folder / "result.json"
+    if done.exists():
+      return json.loads(done.read_text())
+    folder.mkdir(exist_ok=True)
+    start = time.perf_counter()
+    result = run(folder)
+    result |= {"wall_s": time.perf_counter() - start, "peak_memory_gb": peak_memory_gb()}
+    write_json(done, result)
+    return json.loads(done.read_text())
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes a JSON file whole or not at all."""
+  temporary = path.with_suffix(".tmp")
+  temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+  os.replace(temporary, path)
