@@ -18,10 +18,10 @@ class Task(Protocol):
   """A generated benchmark: any index gives the same problem on any machine.
 
   Attributes:
-    symbols: the characters that its texts use, besides R1's tags.
+    symbols: what its texts are written with, besides R1's tags.
   """
 
-  symbols: str
+  symbols: tuple[str, ...]
 
   def problem(self, split: str, seed: int, index: int) -> Problem:
     """The index-th problem of an endless stream; "train" and "test" never share a problem."""

@@ -45,7 +45,10 @@ class Chain:
   max_operations: int = 8
   direct_share: float = 0.55
   noise: float = 0.05
-  symbols = "0123456789+-*=;"
+
+  @property
+  def symbols(self) -> tuple[str, ...]:
+    return tuple("0123456789+-*=;")
 
   def __post_init__(self):
     if not 1 <= self.min_operations <= self.max_operations:

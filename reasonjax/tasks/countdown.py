@@ -2,10 +2,10 @@
 
 A problem and a search that tries, rejects (?) and accepts (!):
 
-  3,5,12:27=   <think>3+5=8,8+12=20?8*12=96?3*5=15,15+12=27!</think><answer>(3*5)+12</answer>
+  3,5,12:27=   <think>3+5=8,8+12=20?3*5=15,15+12=27!</think><answer>(3*5)+12</answer>
 
-A line of the search names one pair and its result, then combines the result with the remaining
-number; another try after `?` keeps the pair if it starts from the pair's result.
+Notes name one pair and its result, then combine the result with the remaining number, perhaps in
+several ways, before they turn to the next pair.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 import random
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from fractions import Fraction
 
 from reasonjax.core import text
@@ -76,24 +77,35 @@ def expression(first: Step, second: Step) -> str:
 class Countdown:
   """The task with three numbers.
 
+  People in the corpus who think go through the pairs in order and write down the tries that come
+  close to the target, and now and then one that does not; who answers at once mostly guesses.
+
   Attributes:
     max_number: numbers are drawn from 1 to this.
     max_result: targets and all intermediate results stay at or below this.
     direct_share: share of people in the corpus who answer without thinking.
+    lucky: chance that an answer without thinking is right (it is a random combination otherwise).
+    closeness: distance to the target at which a try is written down with a chance of 1/e.
+    stray: chance that a try is written down however far it is.
+    overlook: chance that a searcher passes by a solution and has to come round again.
+    max_rejected: failed tries written down at most.
     noise: chance that a person slips on each result written down.
-    max_rejected: failed tries a searching person makes at most before the right one.
   """
 
   max_number: int = 12
   max_result: int = 99
-  direct_share: float = 0.55
-  noise: float = 0.02
-  max_rejected: int = 12
+  direct_share: float = 0.7
   lucky: float = 0.3
-  closeness: float = 5.0
+  closeness: float = 8.0
+  stray: float = 0.1
   overlook: float = 0.1
-  floor: float = 0.1
-  symbols = "0123456789+-*/()=,:?!"
+  max_rejected: int = 12
+  noise: float = 0.02
+
+  @property
+  def symbols(self) -> tuple[str, ...]:
+    """Every number is one symbol."""
+    return (*"+-*/()=,:?!", *map(str, range(self.max_result + 1)))
 
   def problem(self, split: str, seed: int, index: int) -> Problem:
     return base.draw(split, base.generator("countdown", split, seed, index), self._make)
@@ -111,33 +123,40 @@ class Countdown:
     problem = base.draw("train", rng, self._make)
     numbers, target = read_prompt(problem.prompt)
     options = attempts(numbers, self.max_result)
-    solution = rng.choice([pair for pair in options if pair[1].result == target])
     if rng.random() < self.direct_share:
-      guess = solution if rng.random() < self.lucky else rng.choice(options)
+      solutions = [pair for pair in options if pair[1].result == target]
+      guess = rng.choice(solutions if rng.random() < self.lucky else options)
       return problem.prompt + text.render("", expression(*guess))
-    tries = []
-    for pair in (*options, *options):
+    tries = self._search(options, target, rng)
+    return problem.prompt + text.render(self._write(tries, target, rng), expression(*tries[-1]))
+
+  def _search(
+    self, options: Sequence[tuple[Step, Step]], target: int, rng: random.Random
+  ) -> list[tuple[Step, Step]]:
+    """The tries of one person, in order; the last one reaches the target."""
+    rejected = []
+    for pair in itertools.cycle(options):
       miss = abs(pair[1].result - target)
       if miss == 0 and rng.random() > self.overlook:
-        solution = pair
         break
-      if miss and rng.random() < self.floor + (1-self.floor) * 2.718 ** (-miss / self.closeness):
-        tries.append(pair)
-    if len(tries) > self.max_rejected:
-      keep = sorted(rng.sample(range(len(tries)), self.max_rejected))
-      tries = [tries[i] for i in keep]
-    trace = self._trace([*tries, solution], target, rng)
-    return problem.prompt + text.render(trace, expression(*solution))
+      close = math.exp(-miss / self.closeness)
+      if miss and rng.random() < self.stray + (1 - self.stray) * close:
+        rejected.append(pair)
+    if len(rejected) > self.max_rejected:
+      kept = sorted(rng.sample(range(len(rejected)), self.max_rejected))
+      rejected = [rejected[i] for i in kept]
+    return [*rejected, pair]
 
-  def _trace(self, tries: list[tuple[Step, Step]], target: int, rng: random.Random) -> str:
-    trace, pair = "", None
+  def _write(self, tries: Sequence[tuple[Step, Step]], target: int, rng: random.Random) -> str:
+    """A person's notes: a pair is written once for all tries that follow from it."""
+    notes, pair = "", None
     for first, second in tries:
       if first != pair:
-        trace, pair = f"{trace}{first},", first
+        notes, pair = f"{notes}{first},", first
       if second.result != target and rng.random() < self.noise:
         second = dataclasses.replace(second, result=rng.randint(1, self.max_result))
-      trace += f"{second}!" if second.result == target else f"{second}?"
-    return trace
+      notes += f"{second}!" if second.result == target else f"{second}?"
+    return notes
 
   def accuracy(self, problem: Problem, response: str) -> Score:
     answer = extract.final_answer(response)
@@ -150,11 +169,6 @@ class Countdown:
       return arithmetic.canonical(arithmetic.parse(answer))
     except arithmetic.ExpressionError:
       return answer
-
-
-def hash_order(step: Step, salt: int) -> int:
-  """An order of pairs that differs from document to document."""
-  return base.zlib.crc32(f"{salt}/{step}".encode())
 
 
 def read_prompt(prompt: str) -> tuple[tuple[int, ...], int]:

@@ -1,0 +1,37 @@
+"""R1-Zero on Countdown with three numbers up to 12, from nothing.
+
+python -m experiments.pipeline --config=configs/pipeline/r1_zero_countdown.py --workdir=runs/countdown
+"""
+
+from configs import common
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  config = ConfigDict(
+    {
+      "seed": 0,
+      "parallel": common.parallel(),
+      "task": {
+        "name": "countdown",
+        "options": {
+          "max_number": 12,
+          "max_result": 99,
+          "direct_share": 0.7,
+          "lucky": 0.3,
+          "closeness": 8.0,
+          "stray": 0.1,
+          "overlook": 0.1,
+          "max_rejected": 12,
+          "noise": 0.02,
+        },
+        "tokenizer": "symbols",
+      },
+      "model": common.model(vocab_size=128),
+      "pretrain": common.pretrain(steps=2400, rows=8, row_length=192),
+      "rl": common.rl(steps=120, prompt_length=16, max_new_tokens=160, row_length=176),
+      "evaluation": common.evaluation(problems=512, samples=16),
+    }
+  )
+  config.pretrain.seed = config.rl.seed = config.get_ref("seed")
+  return config
