@@ -10,9 +10,10 @@ def parallel() -> ConfigDict:
 
 
 def model(vocab_size: int) -> ConfigDict:
-  """A DeepSeek-V3 in miniature: MLA, grouped routing over 8 experts, a shared expert, one MTP module.
+  """A DeepSeek-V3 in miniature: 0.28 M parameters at 32 symbols.
 
-  0.28 M parameters at 32 symbols. `q_lora_rank=None` projects queries directly, as V2-Lite does.
+  MLA, group-limited routing over 8 experts, a shared expert, one MTP module. `q_lora_rank=None`
+  projects queries directly, as V2-Lite does.
   """
   return ConfigDict(
     {
@@ -83,7 +84,7 @@ def loop(steps: int, log_every: int, eval_every: int, checkpoint_every: int) -> 
 
 
 def pretrain(steps: int, rows: int, row_length: int) -> ConfigDict:
-  """Muon on packed documents with the MTP loss, bias balancing and the sequence-wise balance loss."""
+  """Muon on packed documents, with MTP loss, bias balancing and sequence-wise balance loss."""
   return ConfigDict(
     {
       "seed": 0,
@@ -137,7 +138,7 @@ def rl(steps: int, prompt_length: int, max_new_tokens: int, row_length: int) -> 
 
 
 def evaluation(problems: int, samples: int) -> ConfigDict:
-  """Held-out problems; `samples` of each at temperature 1 before and after, fewer during training."""
+  """Held-out problems, `samples` of each at temperature 1; fewer problems during training."""
   return ConfigDict(
     {
       "problems": problems,

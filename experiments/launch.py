@@ -12,7 +12,9 @@ from ml_collections import ConfigDict, config_flags
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with overrides after it.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for everything the run writes.")
 _CPU_DEVICES = flags.DEFINE_integer(
-  "cpu_devices", 0, "Devices that a CPU is split into; 0 takes the cores, as a power of two up to 8."
+  "cpu_devices",
+  0,
+  "Devices that a CPU is split into; 0 takes the cores, as a power of two up to 8.",
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Call jax.distributed.initialize() (all hosts of a pod run the command)."

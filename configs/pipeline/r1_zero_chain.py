@@ -3,8 +3,9 @@
 python -m experiments.pipeline --config=configs/pipeline/r1_zero_chain.py --workdir=runs/chain
 """
 
-from configs import common
 from ml_collections import ConfigDict
+
+from configs import common
 
 
 def get_config() -> ConfigDict:

@@ -1,10 +1,12 @@
 """R1-Zero on Countdown with three numbers up to 12, from nothing.
 
-python -m experiments.pipeline --config=configs/pipeline/r1_zero_countdown.py --workdir=runs/countdown
+python -m experiments.pipeline --config=configs/pipeline/r1_zero_countdown.py \
+  --workdir=runs/countdown
 """
 
-from configs import common
 from ml_collections import ConfigDict
+
+from configs import common
 
 
 def get_config() -> ConfigDict:

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the training state and the position in the data, saved and restored as one."""
+"""Checkpoints of a run: training state and position in the data, saved and restored as one."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -136,7 +137,8 @@ def join(parts: Sequence[Evaluation]) -> Evaluation:
       reasons[reason] = reasons.get(reason, 0) + count
 
   def rows(name: str) -> list[list]:
-    return [sum(lists, []) for lists in zip(*(getattr(p, name) for p in parts), strict=True)]
+    problems = zip(*(getattr(part, name) for part in parts), strict=True)
+    return [list(itertools.chain.from_iterable(lists)) for lists in problems]
 
   def grid(name: str) -> np.ndarray:
     return np.concatenate([getattr(part, name) for part in parts], axis=1)

@@ -38,7 +38,7 @@ class Completions:
 
   Attributes:
     token_BxT: int32, the sampled EOS included; the pad id after it.
-    logp_BxT: float32 log-probability of each token under the sampling distribution; 0 after the end.
+    logp_BxT: float32 log-probability under the sampling distribution; 0 after the end.
     length_B: int32 tokens sampled, EOS included.
     ended_B: bool, stopped by EOS (otherwise by budget).
   """

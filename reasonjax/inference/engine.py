@@ -21,8 +21,8 @@ from reasonjax.sharding.rules import Rules
 class Engine:
   """Batches requests of any size into compiled shapes, which are few: no compilation after warm-up.
 
-  A shape is (rows, samples a prompt, prompt length, new tokens). Lengths are rounded up to the given
-  buckets; a request larger than `rows` runs in several batches, a smaller one is padded.
+  A shape is (rows, samples a prompt, prompt length, new tokens). Lengths are rounded up to the
+  given buckets; a request larger than `rows` runs in several batches, a smaller one is padded.
   """
 
   def __init__(

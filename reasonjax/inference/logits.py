@@ -38,7 +38,8 @@ class Sampling:
       raise ValueError(f"temperature={self.temperature}: use 0 for greedy, or a positive number.")
     if self.top_k < 0 or not 0 < self.top_p <= 1 or not 0 <= self.min_p <= 1:
       raise ValueError(
-        f"top_k={self.top_k} must be >= 0, top_p={self.top_p} in (0, 1], min_p={self.min_p} in [0, 1]."
+        f"top_k={self.top_k} must be >= 0, top_p={self.top_p} in (0, 1], min_p={self.min_p} in "
+        "[0, 1]."
       )
 
   @property

@@ -142,7 +142,7 @@ def mtp_loss(depth_totals: list[jax.Array], coefficient: float) -> jax.Array:
 
   Implements: DSV3 Eq. 25
 
-  >>> print(mtp_loss([jnp.float32(2.0), jnp.float32(4.0)], 0.1).round(4))
-  0.3
+  >>> print(mtp_loss([jnp.float32(2.0), jnp.float32(4.0)], 0.5))
+  1.5
   """
   return coefficient * sum(depth_totals) / len(depth_totals)

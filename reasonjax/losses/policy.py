@@ -54,8 +54,8 @@ class PolicyConfig:
       raise ValueError(f"kl_coefficient={self.kl_coefficient} must not be negative.")
     if self.kl_coefficient and self.kl_estimator == "k1":
       raise ValueError(
-        "kl_estimator='k1' in the loss has zero expected gradient and does not regularise; use 'k2' "
-        "(exact gradient) or 'k3'."
+        "kl_estimator='k1' in the loss has zero expected gradient and does not regularise; use "
+        "'k2' (exact gradient) or 'k3'."
       )
     if not 0 <= self.clip_low <= 1 or self.clip_high < 0:
       raise ValueError(

@@ -24,7 +24,7 @@ def token_ratio(
 
   Implements: PPO Eq. 6
 
-  >>> print(token_ratio(jnp.log(jnp.array([[0.6]])), jnp.log(jnp.array([[0.5]]))).round(4))
-  [[1.2]]
+  >>> print(token_ratio(jnp.log(jnp.array([[0.5]])), jnp.log(jnp.array([[0.25]]))).round(4))
+  [[2.]]
   """
   return jnp.exp(jnp.clip(logp_BxT - jax.lax.stop_gradient(old_logp_BxT), -clamp, clamp))

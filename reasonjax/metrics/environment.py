@@ -15,7 +15,8 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 def describe() -> dict:
   """Versions, devices and the command line, JSON-ready."""
   return {
-    "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+    "versions": {"python": platform.python_version()}
+    | {name: _version(name) for name in _PACKAGES},
     "platform": platform.platform(),
     "cores": os.cpu_count(),
     "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",

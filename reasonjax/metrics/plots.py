@@ -73,7 +73,9 @@ def accuracy_and_length(
   _band(axes, accuracy, ACCURACY, "accuracy, training problems", window)
   for i, (steps, values) in enumerate(held_out):
     label = "accuracy, held-out problems" if i == 0 else None
-    axes.plot(steps, values, "o", color=ACCURACY, markersize=4.5, markerfacecolor="white", label=label)
+    axes.plot(
+      steps, values, "o", color=ACCURACY, markersize=4.5, markerfacecolor="white", label=label
+    )
   axes.set_ylim(0, 1.02)
   axes.yaxis.label.set_color(ACCURACY)
   right = axes.twinx()

@@ -1,4 +1,4 @@
-"""One self-contained HTML file a run: tables, figures and samples, nothing fetched from anywhere."""
+"""One self-contained HTML file a run: tables, figures and samples; nothing is fetched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of a model: frozen, validated at construction, hashable (usable as a static argument)."""
+"""The shape of a model: frozen, validated at construction, usable as a static argument."""
 
 from __future__ import annotations
 
@@ -111,9 +111,16 @@ class ModelConfig:
 
   def __post_init__(self):
     positive = (
-      "vocab_size hidden_size num_layers num_heads kv_lora_rank qk_nope_head_dim qk_rope_head_dim "
-      "v_head_dim scan_unroll"
-    ).split()
+      "vocab_size",
+      "hidden_size",
+      "num_layers",
+      "num_heads",
+      "kv_lora_rank",
+      "qk_nope_head_dim",
+      "qk_rope_head_dim",
+      "v_head_dim",
+      "scan_unroll",
+    )
     for name in positive:
       _require(getattr(self, name) > 0, name, getattr(self, name), "give a positive integer")
     _require(
@@ -139,9 +146,7 @@ class ModelConfig:
     )
     _require(self.mtp_hidden in ("post", "pre"), "mtp_hidden", self.mtp_hidden, "post or pre")
     _require(self.num_mtp_modules >= 0, "num_mtp_modules", self.num_mtp_modules, "must be >= 0")
-    _require(
-      self.remat in REMAT_POLICIES, "remat", self.remat, f"choose from {REMAT_POLICIES}"
-    )
+    _require(self.remat in REMAT_POLICIES, "remat", self.remat, f"choose from {REMAT_POLICIES}")
     _require(
       self.moe_implementation in MOE_IMPLEMENTATIONS,
       "moe_implementation",

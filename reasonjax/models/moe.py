@@ -73,7 +73,6 @@ def grouped_experts(
   Twin of: looped_experts
   """
   gate, up, down = weights
-  N, D = x_NxD.shape
   num_experts = gate.shape[0]
   implementation = implementation or gm.default_implementation()
   alignment = gm.row_alignment(index_NxK.size, num_experts, implementation)
@@ -136,8 +135,7 @@ class MoE(nn.Module):
 
     Returns: `[B, T, D]` and the routing statistics.
     """
-    cfg = self.config
-    B, T, D = x_BxTxD.shape
+    cfg, D = self.config, x_BxTxD.shape[-1]
     E, F = cfg.num_routed_experts, cfg.moe_ffn_size
 
     def weight(name, shape, axes):
@@ -162,8 +160,8 @@ class MoE(nn.Module):
   def _routed(self, x_BxTxD, experts, index_BxTxK, value_BxTxK) -> jax.Array:
     """Routed experts; with rules, each batch and context shard dispatches its own tokens.
 
-    Rows are sorted within a device, so tokens never travel; expert weights are gathered over the axes
-    that store them, except that their width stays split ("expert_mlp"), its partial sums added.
+    Rows are sorted within a device, so tokens never travel; expert weights are gathered over the
+    axes that store them, except that their width stays split, its partial sums added.
     """
     compute = grouped_experts if self.config.moe_implementation == "grouped" else looped_experts
 

@@ -95,7 +95,8 @@ def gate_values(
 
   Implements: DSV3 Eq. 13
 
-  >>> print(gate_values(jnp.array([[0.6, 0.2, 0.9]]), jnp.array([[0, 1]]), normalize=True, scale=2.0))
+  >>> scores, chosen = jnp.array([[0.6, 0.2, 0.9]]), jnp.array([[0, 1]])
+  >>> print(gate_values(scores, chosen, normalize=True, scale=2.0))
   [[1.5 0.5]]
   """
   # One-hot products instead of a gather: its transpose is a product too, not a scatter.

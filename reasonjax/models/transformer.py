@@ -105,7 +105,9 @@ class Transformer(nn.Module):
     return rope.cos_sin(position_BxT, cfg.qk_rope_head_dim, cfg.rope_theta, cfg.yarn)
 
   def _embed(self, ids_BxT):
-    x_BxTxD = jnp.take(self.embedding, ids_BxT, axis=0).astype(self.config.dtype)
+    # Gathered over the axes that store it, so that rows are looked up where their tokens are.
+    table_VxD = constrain(self.embedding, ("vocab", "act_embed"), self.rules)
+    x_BxTxD = jnp.take(table_VxD, ids_BxT, axis=0).astype(self.config.dtype)
     return constrain(x_BxTxD, RESIDUAL, self.rules)
 
   def hidden(
@@ -200,7 +202,9 @@ class Transformer(nn.Module):
     """`[B, T, V]` float32 logits of the hidden states that `hidden` and `decode` return."""
     head_VxD = self.embedding if self.config.tie_embeddings else self.head
     logits = jnp.einsum(
-      "btd,vd->btv", hidden_BxTxD, head_VxD.astype(hidden_BxTxD.dtype),
+      "btd,vd->btv",
+      hidden_BxTxD,
+      head_VxD.astype(hidden_BxTxD.dtype),
       preferred_element_type=jnp.float32,
     )
     return constrain(logits, ("batch", "length", "act_vocab"), self.rules)

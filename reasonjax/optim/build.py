@@ -94,7 +94,7 @@ def build(config: OptimConfig, axes: dict, total_steps: int) -> optax.GradientTr
       mask=decayed,
     )
   else:
-    is_names = lambda node: isinstance(node, tuple)  # noqa: E731
+    is_names = lambda node: isinstance(node, tuple)
     matrices = jax.tree.map(
       lambda names, kind: matrix_axes(names) if kind == "matrix" else None,
       axes,
@@ -116,7 +116,7 @@ def build(config: OptimConfig, axes: dict, total_steps: int) -> optax.GradientTr
 
 
 def kinds_of(axes: dict) -> dict:
-  """"scale", "table" or "matrix" for every parameter.
+  """ "scale", "table" or "matrix" for every parameter.
 
   Args:
     axes: tree of logical axis names.
@@ -132,12 +132,12 @@ def kinds_of(axes: dict) -> dict:
         return found
     raise ValueError(f"parameter {name!r} matches no pattern of optim.build.KINDS; add one.")
 
-  is_names = lambda node: isinstance(node, tuple)  # noqa: E731
+  is_names = lambda node: isinstance(node, tuple)
   return jax.tree_util.tree_map_with_path(kind, axes, is_leaf=is_names)
 
 
 def matrix_axes(names: tuple[str, ...]) -> MuonDimensionNumbers:
-  """Which axes of a weight are its inputs and which its outputs; the others are a batch of matrices.
+  """Which axes of a weight are its inputs and which its outputs; others are a batch of matrices.
 
   Layers and experts lead and are batches; a weight that ends in "embed" maps into the residual
   stream from all its other axes, any other weight maps from its first axis.

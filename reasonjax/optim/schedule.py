@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import optax
 
 NAMES = ("constant", "cosine", "linear", "wsd")
@@ -41,7 +42,7 @@ def build(
   else:
     decay = max(rest // 5, 1)
     after = optax.linear_schedule(peak, final, decay, transition_begin=rest - decay)
-  if warmup_steps == 0:
-    return after
-  warmup = optax.linear_schedule(peak / warmup_steps, peak, max(warmup_steps - 1, 1))
-  return optax.join_schedules([warmup, after], [warmup_steps])
+  if warmup_steps:
+    warmup = optax.linear_schedule(peak / warmup_steps, peak, max(warmup_steps - 1, 1))
+    after = optax.join_schedules([warmup, after], [warmup_steps])
+  return lambda step: after(jnp.asarray(step, jnp.float32))

@@ -1,4 +1,4 @@
-"""R1-Zero: a base model from nothing, then reinforcement learning alone, measured before and after."""
+"""R1-Zero: a base model from nothing, then reinforcement learning alone, measured throughout."""
 
 from __future__ import annotations
 

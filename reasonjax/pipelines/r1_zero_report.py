@@ -31,8 +31,9 @@ def write(directory: Path, summary: dict[str, Any], results: dict[str, dict[str,
     figure.savefig(folder / f"{name}.png")
   report = Report(
     "R1-Zero, from nothing",
-    f"A base model answered {summary['base_accuracy']:.0%} of held-out problems; after reinforcement "
-    f"learning on verified answers alone, {summary['final_accuracy']:.0%}, with responses "
+    f"A base model answered {summary['base_accuracy']:.0%} of held-out problems; after "
+    f"reinforcement learning on verified answers alone, {summary['final_accuracy']:.0%}, with "
+    "responses "
     f"{summary['final_length'] / summary['base_length']:.1f} times as long.",
   )
   report.table(("", "base", "after RL"), _comparison(summary, results))
@@ -86,7 +87,10 @@ def draw(
     "majority": (
       "Majority vote over N samples of each held-out problem.",
       plots.majority(
-        {"base": summary["majority_accuracy"]["base"], "after RL": summary["majority_accuracy"]["rl"]}
+        {
+          "base": summary["majority_accuracy"]["base"],
+          "after RL": summary["majority_accuracy"]["rl"],
+        }
       ),
     ),
     "difficulty": (
@@ -96,7 +100,11 @@ def draw(
     "pretrain_loss": (
       "Cross entropy of the next token and, from the MTP module, of the one after it.",
       plots.curves(
-        {name: writer.series(pretrained, name) for name in ("ce", "mtp_ce") if _has(pretrained, name)},
+        {
+          name: writer.series(pretrained, name)
+          for name in ("ce", "mtp_ce")
+          if _has(pretrained, name)
+        },
         "Pretraining",
         "step",
         "nats a token",

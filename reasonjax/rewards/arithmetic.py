@@ -1,4 +1,4 @@
-"""Exact value of an arithmetic expression written by a model, without ever evaluating it as code."""
+"""Exact value of an arithmetic expression written by a model, never evaluated as code."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def numbers(tree: ast.expr) -> list[int]:
 
 
 def canonical(tree: ast.expr) -> str:
-  """One spelling for expressions that differ in spaces, parentheses or the order of sums and products.
+  """One spelling for expressions that differ in spaces, parentheses or the order of operands.
 
   >>> canonical(parse("4 * (2+1)")) == canonical(parse("(1+2)*4"))
   True

@@ -24,8 +24,8 @@ def to_spec(names: Sequence[str | None], rules: Rules) -> PartitionSpec:
     ValueError: for an unknown name, or when two dimensions land on one mesh axis.
 
   >>> from reasonjax.sharding import rules
-  >>> to_spec(("embed", None, "heads"), rules.get("full"))
-  PartitionSpec('fsdp', None, 'tensor')
+  >>> tuple(to_spec(("embed", None, "heads"), rules.get("full")))
+  ('fsdp', None, 'tensor')
   """
   entries = [None if name is None else rules.axes(name) for name in names]
   used: dict[str, str | None] = {}
@@ -33,8 +33,8 @@ def to_spec(names: Sequence[str | None], rules: Rules) -> PartitionSpec:
     for axis in (entry,) if isinstance(entry, str) else entry or ():
       if axis in used:
         raise ValueError(
-          f"rules {rules.name!r}: dimensions {used[axis]!r} and {name!r} of {tuple(names)} are both "
-          f"split over mesh axis {axis!r}."
+          f"rules {rules.name!r}: dimensions {used[axis]!r} and {name!r} of {tuple(names)} are "
+          f"both split over mesh axis {axis!r}."
         )
       used[axis] = name
   return PartitionSpec(*entries)

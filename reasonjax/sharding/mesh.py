@@ -38,5 +38,7 @@ def make(sizes: dict[str, int], devices=None) -> Mesh:
     raise ValueError(f"mesh={sizes}: sizes must be positive, or -1 for the rest.")
   shape = [len(devices) // known if size == -1 else size for size in shape]
   if math.prod(shape) != len(devices):
-    raise ValueError(f"mesh={sizes} needs {math.prod(shape)} devices, but there are {len(devices)}.")
+    raise ValueError(
+      f"mesh={sizes} needs {math.prod(shape)} devices, but there are {len(devices)}."
+    )
   return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)

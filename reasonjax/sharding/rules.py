@@ -1,4 +1,4 @@
-"""Named parallelism: tables from logical axis names to mesh axes. Changing a strategy is changing a row.
+"""Named parallelism: tables from logical axis names to mesh axes.
 
 Parameters use `layers vocab embed heads head_dim q_lora kv_lora mlp expert expert_mlp norm`;
 activations use `batch length act_embed act_heads act_mlp act_vocab`.

@@ -37,7 +37,7 @@ class Task(Protocol):
 
 
 def held_out(prompt: str) -> bool:
-  """Whether a problem belongs to the test split: decided by its text, so the splits are disjoint."""
+  """Whether a problem is in the test split: decided by its text, so the splits are disjoint."""
   return zlib.crc32(prompt.encode()) % HELD_OUT_ONE_IN == 0
 
 

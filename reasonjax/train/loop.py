@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from reasonjax.core.types import TokenBatch
@@ -64,7 +65,7 @@ def make_loss(model: Transformer, config: LMLossConfig) -> LossFn:
 
     def score(hidden_BxTxD, ahead):
       target_BxT, exists_BxT = mask.targets(ids, segments, ahead)
-      weight_BxT = mask.shift_left(batch.loss_BxT, ahead) * exists_BxT
+      weight_BxT = jnp.where(exists_BxT, mask.shift_left(batch.loss_BxT, ahead), 0.0)
       kernel = head_kernel(params)
       return lm.score_tokens(hidden_BxTxD, kernel, target_BxT, chunk=config.chunk), weight_BxT
 

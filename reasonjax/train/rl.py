@@ -135,8 +135,8 @@ def task_reward(setup: Setup, problem: Problem, response: str) -> dict[str, Scor
 class PolicyTrainer:
   """The four phases of one reinforcement-learning step; each is one method, timed as a phase.
 
-  `sample` and `update` run on the device, `judge` and `prepare` on the host; arrays cross the border
-  once in each direction: completions out, packed batches in.
+  `sample` and `update` run on the device, `judge` and `prepare` on the host; arrays cross the
+  border once in each direction: completions out, packed batches in.
   """
 
   def __init__(
@@ -204,8 +204,7 @@ class PolicyTrainer:
     """All optimizer steps of one rollout; old log-probabilities are those before the first."""
     with self._phases("train"):
       scored = [
-        dataclasses.replace(mini, batch=self._with_log_probs(state, mini))
-        for mini in minibatches
+        dataclasses.replace(mini, batch=self._with_log_probs(state, mini)) for mini in minibatches
       ]
       metrics = []
       for mini in scored * self._config.epochs:
@@ -283,9 +282,7 @@ def run(
   Returns: the final state, and the session with its timings.
   """
   key = jax.random.key(config.seed)
-  fresh = state_lib.create(
-    setup.model, make_optimizer(config, setup), key, setup.mesh, setup.rules
-  )
+  fresh = state_lib.create(setup.model, make_optimizer(config, setup), key, setup.mesh, setup.rules)
   state = fresh.replace(
     params=jax.tree.map(jnp.copy, base.params), router=jax.tree.map(jnp.copy, base.router)
   )

@@ -219,8 +219,6 @@ def _pack(
   }
   segment_MxBxT = segment.reshape(capacity, shape.rows, shape.row_length)
   nothing = np.zeros(segment_MxBxT.shape, np.float32)
-  batch = RLBatch(
-    segment_BxT=segment_MxBxT, old_logp_BxT=nothing, ref_logp_BxT=nothing, **arrays
-  )
+  batch = RLBatch(segment_BxT=segment_MxBxT, old_logp_BxT=nothing, ref_logp_BxT=nothing, **arrays)
   used = int((segment_MxBxT > 0).any(axis=(1, 2)).sum())
   return Minibatch(batch, used, int((segment > 0).sum()))

@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 
 from reasonjax.models.config import ModelConfig
 from reasonjax.models.transformer import Transformer
-from reasonjax.optim import build as optim
 from reasonjax.sharding import place
 from reasonjax.sharding.rules import Rules
 
@@ -44,7 +43,9 @@ def init_variables(config: ModelConfig, key: jax.Array) -> dict:
 
 def parameter_axes(config: ModelConfig) -> dict:
   """Logical axis names of every parameter of the model."""
-  return place.logical_axes(jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))["params"])
+  return place.logical_axes(
+    jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))["params"]
+  )
 
 
 def create(

@@ -1,4 +1,4 @@
-"""One optimizer step: microbatch gradients summed, divided once, applied; the same for every loss."""
+"""One optimizer step: microbatch gradients summed, divided once, applied; for every loss."""
 
 from __future__ import annotations
 
@@ -62,14 +62,12 @@ def accumulate(loss_fn: LossFn, params: dict, router: dict, batch: Batch, count:
   return jax.lax.fori_loop(0, count, lambda i, sums: tree.add(sums, gradient(i)), start)
 
 
-def make(
-  loss_fn: LossFn, optimizer: optax.GradientTransformation, *, bias_rate: float
-) -> StepFn:
+def make(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, bias_rate: float) -> StepFn:
   """A compiled training step; it takes over the memory of the state that it is given.
 
-  The gradient is that of (sum of totals) / (sum of weights), whatever the microbatches. A step whose
-  loss or gradient is not finite, or whose weight is 0, leaves the model and the optimizer as they
-  were and says so in its metrics.
+  The gradient is that of (sum of totals) / (sum of weights), whatever the microbatches. A step
+  whose loss or gradient is not finite, or whose weight is 0, leaves the model and the optimizer as
+  they were and says so in its metrics.
 
   Args:
     loss_fn: see LossFn.
@@ -86,7 +84,10 @@ def make(
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
     loss, norm = total / weight, optax.global_norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    with jax.numpy_dtype_promotion(
+      "standard"
+    ):  # optax counts on it, also where the caller does not
+      updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     stepped = TrainState(
       step=state.step,
       params=optax.apply_updates(state.params, updates),
@@ -95,7 +96,12 @@ def make(
     )
     new = tree.select(finite & (output.weight > 0), stepped, state)
     metrics = {name: value / jnp.maximum(w, 1e-9) for name, (value, w) in output.metrics.items()}
-    metrics |= {"loss": loss, "grad_norm": norm, "finite": finite.astype(jnp.float32), "weight": output.weight}
+    metrics |= {
+      "loss": loss,
+      "grad_norm": norm,
+      "finite": finite.astype(jnp.float32),
+      "weight": output.weight,
+    }
     return new.replace(step=state.step + 1), metrics | _load_metrics(output.load)
 
   return jax.jit(step, donate_argnums=0)
@@ -111,7 +117,7 @@ def _balance(router: dict, load: dict, rate: float) -> dict:
 
 
 def _load_metrics(load: dict[str, jax.Array]) -> dict[str, jax.Array]:
-  """Share of the routed tokens by layer and expert, and the worst overload: max over mean, minus 1."""
+  """Share of the routed tokens by layer and expert, and the worst overload, max / mean - 1."""
   if "layers" not in load:
     return {}
   share_LxE = load["layers"] / jnp.maximum(load["layers"].sum(axis=-1, keepdims=True), 1.0)

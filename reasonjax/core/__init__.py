@@ -1,0 +1,1 @@
+"""Records and small functions that everything else may use."""

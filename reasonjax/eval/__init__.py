@@ -1,0 +1,1 @@
+"""Held-out measurement and its error bars."""

@@ -1,0 +1,1 @@
+"""Metrics on disk, progress bars, timers, plots and reports."""

@@ -1,0 +1,1 @@
+"""Multi-stage recipes that can be stopped and rerun."""

@@ -1,0 +1,1 @@
+"""Devices, named parallelism tables, and putting arrays where they belong."""

@@ -1,0 +1,1 @@
+"""Benchmarks with verifiers, one file each."""
