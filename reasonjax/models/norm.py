@@ -26,8 +26,8 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
 
   Source: arXiv 1910.07467, Eq. 4.
 
-  >>> print(rms_norm(jnp.array([1.0, 7.0]), jnp.ones(2), 0.0).round(4))
-  [0.2 1.4]
+  >>> print(rms_norm(jnp.array([1.0, 7.0]), jnp.full(2, 5.0), 0.0).round(4))
+  [1. 7.]
   """
   x32 = x.astype(jnp.float32)
   normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
