@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-REMAT_POLICIES = ("none", "full", "dots", "attention_inputs")
+REMAT_POLICIES = ("none", "full", "dots")
 MOE_IMPLEMENTATIONS = ("grouped", "loop")
 
 
