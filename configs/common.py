@@ -121,7 +121,7 @@ def rl(steps: int, prompt_length: int, max_new_tokens: int, row_length: int) -> 
         "entropy_coefficient": placeholder(float),
       },
       "loop": loop(steps, log_every=1, eval_every=10, checkpoint_every=20),
-      "optim": optim("adamw", 5e-4, "constant", warmup_steps=5),
+      "optim": optim("adamw", 1e-3, "linear", warmup_steps=5),
       "prompts": 32,
       "samples": 8,
       "prompt_length": prompt_length,

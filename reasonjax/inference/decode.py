@@ -123,23 +123,9 @@ def generate(
   hidden_PxD, prefix = prefill(model, variables, request.ids_PxS, request.length_P)
 
   def record(state: _State, hidden_BxD) -> _State:
-    """Samples token `step` of every row from its newest hidden state."""
     logits_BxV = model.apply(variables, hidden_BxD[:, None], method="logits")[:, 0]
-    step_key_B = jax.vmap(lambda k: jax.random.fold_in(k, state.step))(key_B)
-    token_B, logp_B = logits_lib.sample(
-      logits_BxV, request.sampling, step_key_B, truncates=truncates
-    )
-    active_B, out = state.active_B, state.out
-    token_B = jnp.where(active_B, token_B, pad_id)
-    ended_B = active_B & (token_B == eos_id)
-    out = Completions(
-      token_BxT=_write(out.token_BxT, token_B, state.step),
-      logp_BxT=_write(out.logp_BxT, jnp.where(active_B, logp_B, 0.0), state.step),
-      length_B=out.length_B + active_B,
-      ended_B=out.ended_B | ended_B,
-    )
-    active_B &= ~ended_B & (state.step + 1 < request.budget_B)
-    return _State(state.step + 1, out, active_B, token_B, state.cache)
+    sampled = _sample(logits_BxV, request.sampling, key_B, state.step, truncates=truncates)
+    return _record(state, *sampled, request.budget_B, eos_id=eos_id, pad_id=pad_id)
 
   def advance(state: _State) -> _State:
     slot = state.step - 1
@@ -169,6 +155,26 @@ def generate(
   )
   first = record(first, jnp.repeat(hidden_PxD, group, axis=0))
   return jax.lax.while_loop(lambda state: state.active_B.any(), advance, first).out
+
+
+def _sample(logits_BxV, sampling, key_B, step, *, truncates):
+  step_key_B = jax.vmap(lambda key: jax.random.fold_in(key, step))(key_B)
+  return logits_lib.sample(logits_BxV, sampling, step_key_B, truncates=truncates)
+
+
+def _record(state: _State, token_B, logp_B, budget_B, *, eos_id: int, pad_id: int) -> _State:
+  """Writes down token `step` of every active row, and which rows end with it."""
+  active_B, out = state.active_B, state.out
+  token_B = jnp.where(active_B, token_B, pad_id)
+  ended_B = active_B & (token_B == eos_id)
+  out = Completions(
+    token_BxT=_write(out.token_BxT, token_B, state.step),
+    logp_BxT=_write(out.logp_BxT, jnp.where(active_B, logp_B, 0.0), state.step),
+    length_B=out.length_B + active_B,
+    ended_B=out.ended_B | ended_B,
+  )
+  active_B &= ~ended_B & (state.step + 1 < budget_B)
+  return _State(state.step + 1, out, active_B, token_B, state.cache)
 
 
 def _write(x_BxT: jax.Array, column_B: jax.Array, t: jax.Array) -> jax.Array:

@@ -71,7 +71,10 @@ def grouped_matmul(
 
 
 def _blocked(x_NxD, weight_ExDxF, size_E, alignment):
-  """Twin of: _loop. Each block of rows belongs to one group, so its weight is one gather."""
+  """Each block of rows belongs to one group, so its weight is one gather.
+
+  Twin of: _loop
+  """
   N, D = x_NxD.shape
   num_groups = weight_ExDxF.shape[0]
   first_row = jnp.arange(N // alignment, dtype=jnp.int32) * alignment

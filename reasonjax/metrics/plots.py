@@ -158,7 +158,7 @@ def by_difficulty(before: Mapping, after: Mapping, x: str) -> Figure:
     axes.bar(at + offset, heights, 0.38, color=color, label=name)
   axes.set_xticks(at, [str(level) for level in levels])
   axes.set_ylim(0, 1.02)
-  axes.legend(frameon=False, fontsize=8.5)
+  axes.legend(frameon=False, fontsize=8.5, ncols=2, loc="lower right", bbox_to_anchor=(1.02, 1.0))
   return figure
 
 

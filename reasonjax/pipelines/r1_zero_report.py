@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from matplotlib.figure import Figure
 from reasonjax.metrics import plots, writer
 from reasonjax.metrics.report import Report
 
+# File name -> caption and figure.
+Figures = dict[str, tuple[str, Figure]]
 # Problems whose responses before and after are shown.
 _SAMPLES = 8
 
@@ -33,8 +36,7 @@ def write(directory: Path, summary: dict[str, Any], results: dict[str, dict[str,
     "R1-Zero, from nothing",
     f"A base model answered {summary['base_accuracy']:.0%} of held-out problems; after "
     f"reinforcement learning on verified answers alone, {summary['final_accuracy']:.0%}, with "
-    "responses "
-    f"{summary['final_length'] / summary['base_length']:.1f} times as long.",
+    f"responses {summary['final_length'] / summary['base_length']:.1f} times as long.",
   )
   report.table(("", "base", "after RL"), _comparison(summary, results))
   report.figures({caption: figure for caption, figure in figures.values()})
@@ -46,74 +48,73 @@ def write(directory: Path, summary: dict[str, Any], results: dict[str, dict[str,
   report.write(directory / "report.html")
 
 
-def draw(
-  directory: Path, summary: dict[str, Any], results: dict[str, dict[str, Any]]
-) -> dict[str, tuple[str, Figure]]:
+def draw(directory: Path, summary: dict[str, Any], results: dict[str, dict[str, Any]]) -> Figures:
   """All figures by file name, with their captions."""
+  trained = writer.read(directory / "3_rl" / "metrics.jsonl")
   pretrained = writer.read(directory / "1_pretrain" / "metrics.jsonl")
-  rows = writer.read(directory / "3_rl" / "metrics.jsonl")
-  trained = [row for row in rows if "accuracy" in row]
+  time = ("Wall time of all stages.", plots.time_split(summary["time_split_s"]))
+  return (
+    _reinforcement(trained)
+    | _measurements(summary, results)
+    | _pretraining(pretrained)
+    | {"time": time}
+  )
 
-  def rl(name):
-    return writer.series(trained, name)
 
-  curve = "Accuracy of the training rollouts and of held-out problems, and mean response length"
-  figures = {
+def _reinforcement(rows: list[dict]) -> Figures:
+  def of(name):
+    return writer.series(rows, name)
+
+  both = plots.accuracy_and_length([of("accuracy")], [of("length")], [of("eval/accuracy")])
+  think = plots.curves(
+    {"think": of("think_share")}, "Who thinks", "RL step", "share of responses", (0, 1.02)
+  )
+  entropy = plots.curves({"entropy": of("entropy")}, "Entropy", "RL step", "nats a token")
+  length = plots.curves(
+    {"right": of("length_correct"), "wrong": of("length_wrong")},
+    "Length by outcome",
+    "RL step",
+    "tokens",
+  )
+  return {
     "accuracy_and_length": (
-      f"{curve}; the band is the scatter from step to step.",
-      plots.accuracy_and_length(
-        [rl("accuracy")], [rl("length")], [writer.series(rows, "eval/accuracy")]
-      ),
+      "Accuracy of the training rollouts and of held-out problems, and mean response length; the "
+      "band is the scatter from step to step.",
+      both,
     ),
-    "think_share": (
-      "Share of training responses that think before they answer.",
-      plots.curves(
-        {"think": rl("think_share")}, "Who thinks", "RL step", "share of responses", (0, 1.02)
-      ),
-    ),
-    "entropy": (
-      "Mean entropy of the policy at the sampled tokens.",
-      plots.curves({"entropy": rl("entropy")}, "Entropy", "RL step", "nats a token"),
-    ),
+    "think_share": ("Share of training responses that think before they answer.", think),
+    "entropy": ("Mean entropy of the policy at the sampled tokens.", entropy),
     "length": (
-      "Response length of right and wrong answers; a step without any wrong answer counts as 0.",
-      plots.curves(
-        {"right": rl("length_correct"), "wrong": rl("length_wrong")},
-        "Length by outcome",
-        "RL step",
-        "tokens",
-      ),
+      "Response length of right and wrong answers; a step without any wrong answer has no point.",
+      length,
     ),
-    "majority": (
-      "Majority vote over N samples of each held-out problem.",
-      plots.majority(
-        {
-          "base": summary["majority_accuracy"]["base"],
-          "after RL": summary["majority_accuracy"]["rl"],
-        }
-      ),
-    ),
+  }
+
+
+def _measurements(summary: dict[str, Any], results: dict[str, dict[str, Any]]) -> Figures:
+  votes = summary["majority_accuracy"]
+  majority = plots.majority({"base": votes["base"], "after RL": votes["rl"]})
+  difficulty = plots.by_difficulty(*_levels(results), "difficulty")
+  return {
+    "majority": ("Majority vote over N samples of each held-out problem.", majority),
     "difficulty": (
       "Held-out accuracy by difficulty (operations, or options per solution).",
-      plots.by_difficulty(*_levels(results), "difficulty"),
+      difficulty,
     ),
+  }
+
+
+def _pretraining(rows: list[dict]) -> Figures:
+  names = [name for name in ("ce", "mtp_ce") if _has(rows, name)]
+  series = {name: writer.series(rows, name) for name in names}
+  figures = {
     "pretrain_loss": (
       "Cross entropy of the next token and, from the MTP module, of the one after it.",
-      plots.curves(
-        {
-          name: writer.series(pretrained, name)
-          for name in ("ce", "mtp_ce")
-          if _has(pretrained, name)
-        },
-        "Pretraining",
-        "step",
-        "nats a token",
-      ),
-    ),
-    "time": ("Wall time of all stages.", plots.time_split(summary["time_split_s"])),
+      plots.curves(series, "Pretraining", "step", "nats a token"),
+    )
   }
-  if _has(pretrained, "expert_share"):
-    steps, share = writer.series(pretrained, "expert_share")
+  if _has(rows, "expert_share"):
+    steps, share = writer.series(rows, "expert_share")
     figures["expert_load"] = (
       "Routed tokens by expert during pretraining, kept level by the routers' biases.",
       plots.expert_load(steps, np.array(share), "Expert load"),
@@ -188,3 +189,65 @@ def _samples(directory: Path) -> list[tuple[str, str, str, bool]]:
     for who, row in (("base", before), ("after RL", after)):
       rows.append((row["prompt"], who, row["responses"][0], row["correct"][0]))
   return rows
+
+
+def compare(directories: Sequence[Path], output: Path) -> list[tuple]:
+  """Draws `accuracy_and_length.png` and `majority.png` over several runs, as a rule seeds of one.
+
+  Args:
+    directories: finished runs.
+    output: folder for the figures; created if missing.
+
+  Returns: table of mean, lowest and highest value over the runs, by quantity.
+
+  Raises:
+    FileNotFoundError: naming a run that has no summary.
+  """
+  summaries = [json.loads((directory / "summary.json").read_text()) for directory in directories]
+  runs = [writer.read(directory / "3_rl" / "metrics.jsonl") for directory in directories]
+
+  def of(name):
+    return [writer.series(rows, name) for rows in runs]
+
+  title = f"R1-Zero: accuracy and response length rise together ({len(runs)} seeds)"
+  figures = {
+    "accuracy_and_length": plots.accuracy_and_length(
+      of("accuracy"), of("length"), of("eval/accuracy"), title
+    ),
+    "majority": plots.majority(
+      {
+        name: _mean_votes([summary["majority_accuracy"][key] for summary in summaries])
+        for name, key in (("base", "base"), ("after RL", "rl"))
+      }
+    ),
+  }
+  output.mkdir(parents=True, exist_ok=True)
+  for name, figure in figures.items():
+    figure.savefig(output / f"{name}.png")
+  quantities = {
+    "accuracy of the base model": lambda s: s["base_accuracy"],
+    "accuracy after RL": lambda s: s["final_accuracy"],
+    "length of the base model's responses (tokens)": lambda s: s["base_length"],
+    "length after RL (tokens)": lambda s: s["final_length"],
+    "length, ratio": lambda s: s["final_length"] / s["base_length"],
+    "think share of the base model": lambda s: s["base_think_share"],
+    "think share after RL": lambda s: s["think_share"],
+    "majority of 16, base model": lambda s: s["majority_accuracy"]["base"]["16"],
+    "majority of 16, after RL": lambda s: s["majority_accuracy"]["rl"]["16"],
+    "wall time of all stages (s)": lambda s: sum(s["wall_s"].values()),
+    "wall time of RL (s)": lambda s: s["wall_s"]["rl"],
+    "generation (tokens/s)": lambda s: s["generate_tokens_per_s"],
+    "pretraining (tokens/s)": lambda s: s["train_tokens_per_s"],
+    "policy training (tokens/s)": lambda s: s["rl_train_tokens_per_s"],
+    "host share of an RL step": lambda s: s["rl_host_share"],
+    "peak memory (GB)": lambda s: s["peak_memory_gb"],
+  }
+  rows = []
+  for name, quantity in quantities.items():
+    values = [quantity(summary) for summary in summaries]
+    rows.append((name, float(np.mean(values)), min(values), max(values)))
+  return rows
+
+
+def _mean_votes(by_run: Sequence[dict[str, float]]) -> dict[str, float]:
+  return {size: float(np.mean([votes[size] for votes in by_run])) for size in by_run[0]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
@@ -72,7 +73,10 @@ def score(
 
 
 def statistics(rollout: Rollout, scores: Scores) -> dict[str, float]:
-  """Host metrics of a rollout: rewards by term, lengths (tokens, EOS included), group outcomes."""
+  """Host metrics of a rollout: rewards by term, lengths (tokens, EOS included), group outcomes.
+
+  A mean over nothing, as the length of wrong answers when all are right, is NaN.
+  """
   correct_PxG = scores.terms["accuracy"] > 0
   length_PxG = rollout.length_B.reshape(correct_PxG.shape)
   stats = {f"reward_{name}": float(values.mean()) for name, values in scores.terms.items()}
@@ -92,7 +96,7 @@ def statistics(rollout: Rollout, scores: Scores) -> dict[str, float]:
 
 
 def _mean(values: np.ndarray) -> float:
-  return float(values.mean()) if values.size else 0.0
+  return float(values.mean()) if values.size else math.nan
 
 
 @dataclasses.dataclass(frozen=True)

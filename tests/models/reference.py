@@ -1,0 +1,270 @@
+"""The whole model a second time: plain float64 NumPy, token by token, one document at a time."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from reasonjax.models.config import ModelConfig
+
+
+@dataclasses.dataclass
+class Result:
+  """What one forward pass gives; entries of padding tokens are zero.
+
+  Attributes:
+    hidden: `[B, T, D]` after the final norm.
+    logits: `[B, T, V]`.
+    mtp: `[K, B, T, D]` after each module's norm.
+    mtp_real: `[K, B, T]`, rows whose token k places on exists in the same document.
+    load: `[L_moe, E]`, how often each expert was chosen.
+    fraction: `[L_moe, B, E]`, f of the balance loss.
+    probability: `[L_moe, B, E]`, P of the balance loss.
+    mtp_load: `[K, E]`, over the rows of `mtp_real`.
+    latent: `[L, B, T, C]`, what a cache stores.
+    margin: the smallest gap between anything a router took and what it left.
+  """
+
+  hidden: np.ndarray
+  logits: np.ndarray
+  mtp: np.ndarray
+  mtp_real: np.ndarray
+  load: np.ndarray
+  fraction: np.ndarray
+  probability: np.ndarray
+  mtp_load: np.ndarray
+  latent: np.ndarray
+  margin: float
+
+
+def rms_norm(x, scale, eps):
+  return scale * x / math.sqrt(np.mean(x * x) + eps)
+
+
+def silu(x):
+  return x / (1.0 + np.exp(-x))
+
+
+def softmax(x):
+  e = np.exp(x - x.max())
+  return e / e.sum()
+
+
+def swiglu(x, weights):
+  return (silu(x @ weights["gate"]) * (x @ weights["up"])) @ weights["down"]
+
+
+def frequencies(cfg: ModelConfig):
+  """Angle per position of each pair."""
+  d, base, yarn = cfg.qk_rope_head_dim, cfg.rope_theta, cfg.yarn
+  out = []
+  for i in range(d // 2):
+    frequency = base ** (-2 * i / d)
+    if yarn is not None:
+
+      def corr(turns):
+        return d * math.log(yarn.original_length / (2 * math.pi * turns)) / (2 * math.log(base))
+
+      low = max(math.floor(corr(yarn.beta_fast)), 0)
+      high = min(math.ceil(corr(yarn.beta_slow)), d - 1)
+      if low == high:
+        high += 0.001
+      ramp = min(max((i - low) / (high - low), 0.0), 1.0)
+      frequency *= (1 - ramp) + ramp / yarn.factor
+    out.append(frequency)
+  return out
+
+
+def temperature(factor, coefficient):
+  return 0.1 * coefficient * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def rotate(cfg: ModelConfig, x, position):
+  """RoPE of one vector: pair (2i, 2i+1) as a complex number."""
+  attention = 1.0
+  if cfg.yarn is not None:
+    factor, one, all_dims = cfg.yarn.factor, cfg.yarn.mscale, cfg.yarn.mscale_all_dim
+    attention = temperature(factor, 1.0)
+    if one and all_dims:
+      attention = temperature(factor, one) / temperature(factor, all_dims)
+  out = np.zeros_like(x)
+  for i, frequency in enumerate(frequencies(cfg)):
+    turned = (x[2 * i] + 1j * x[2 * i + 1]) * np.exp(1j * position * frequency) * attention
+    out[2 * i], out[2 * i + 1] = turned.real, turned.imag
+  return out
+
+
+def softmax_scale(cfg: ModelConfig):
+  scale = (cfg.qk_nope_head_dim + cfg.qk_rope_head_dim) ** -0.5
+  if cfg.yarn is not None and cfg.yarn.mscale_all_dim:
+    scale *= temperature(cfg.yarn.factor, cfg.yarn.mscale_all_dim) ** 2
+  return scale
+
+
+def attention(cfg: ModelConfig, w, xs):
+  """MLA over one document; gives outputs and latents of each token."""
+  nope, rank = cfg.qk_nope_head_dim, cfg.kv_lora_rank
+  latents, outs = [], []
+  for t, x in enumerate(xs):
+    joint = x @ w["kv_a"]
+    c = rms_norm(joint[:rank], w["kv_norm"]["scale"], cfg.latent_norm_eps)
+    latents.append(np.concatenate([c, rotate(cfg, joint[rank:], t)]))
+    if cfg.q_lora_rank is None:
+      source, up = x, w["q"]
+    else:
+      source = rms_norm(x @ w["q_a"], w["q_norm"]["scale"], cfg.latent_norm_eps)
+      up = w["q_b"]
+    out = np.zeros(cfg.hidden_size)
+    for head in range(cfg.num_heads):
+      q = source @ up[:, head]
+      q_rope = rotate(cfg, q[nope:], t)
+      key_b, value_b = w["kv_b"][:, head, :nope], w["kv_b"][:, head, nope:]
+      scores, values = [], []
+      for latent in latents:
+        c_s, k_rope = latent[:rank], latent[rank:]
+        scores.append((q[:nope] @ (c_s @ key_b) + q_rope @ k_rope) * softmax_scale(cfg))
+        values.append(c_s @ value_b)
+      mixed = softmax(np.array(scores)) @ np.array(values)
+      out += mixed @ w["o"][head]
+    outs.append(out)
+  return outs, latents
+
+
+def take_best(values, count):
+  """Numbers of the `count` largest values, and the gap to the largest that was left."""
+  order = sorted(range(len(values)), key=lambda i: -values[i])
+  gap = values[order[count - 1]] - values[order[count]] if count < len(values) else math.inf
+  return order[:count], gap
+
+
+def route(cfg: ModelConfig, w, bias, u):
+  """One token: chosen experts, their weights, all scores, unbiased choice, smallest gap."""
+  experts, groups = cfg.num_routed_experts, cfg.num_expert_groups
+  scores = 1.0 / (1.0 + np.exp(-(u @ w["router"])))
+  biased = scores + bias
+  size, gap = experts // groups, math.inf
+  allowed = list(range(experts))
+  if groups > 1:
+    worths = []
+    for group in range(groups):
+      inside = sorted(biased[group * size : (group + 1) * size])
+      worths.append(inside[-1] + inside[-2])
+    kept, gap = take_best(worths, cfg.num_limited_groups)
+    allowed = [e for e in allowed if e // size in kept]
+  best, gap_experts = take_best([biased[e] for e in allowed], cfg.experts_per_token)
+  chosen = [allowed[i] for i in best]
+  weights = np.array([scores[e] for e in chosen])
+  if cfg.normalize_weights:
+    weights = weights / (weights.sum() + 1e-20)
+  unbiased, gap_unbiased = take_best(scores, cfg.experts_per_token)
+  return chosen, weights * cfg.routed_scale, scores, unbiased, min(gap, gap_experts, gap_unbiased)
+
+
+def moe(cfg: ModelConfig, w, bias, u):
+  chosen, weights, scores, unbiased, gap = route(cfg, w, bias, u)
+  out = np.zeros(cfg.hidden_size)
+  for expert, weight in zip(chosen, weights, strict=True):
+    out += weight * swiglu(u, {name: w[name][expert] for name in ("gate", "up", "down")})
+  if cfg.num_shared_experts:
+    out += swiglu(u, w["shared"])
+  return out, (chosen, scores, unbiased, gap)
+
+
+def block(cfg: ModelConfig, w, bias, xs):
+  """One layer over one document; `bias` is None in a dense layer."""
+  normed = [rms_norm(x, w["attention_norm"]["scale"], cfg.norm_eps) for x in xs]
+  outs, latents = attention(cfg, w["attention"], normed)
+  xs = [x + out for x, out in zip(xs, outs, strict=True)]
+  routings = []
+  for t, x in enumerate(xs):
+    u = rms_norm(x, w["ffn_norm"]["scale"], cfg.norm_eps)
+    if bias is None:
+      xs[t] = x + swiglu(u, w["ffn"])
+    else:
+      out, routing = moe(cfg, w["ffn"], bias, u)
+      xs[t] = x + out
+      routings.append(routing)
+  return xs, latents, routings
+
+
+def documents(segment):
+  """Start and end of each run of equal, nonzero numbers."""
+  out, start = [], 0
+  for t in range(1, len(segment) + 1):
+    if t == len(segment) or segment[t] != segment[start]:
+      if segment[start] != 0:
+        out.append((start, t))
+      start = t
+  return out
+
+
+def pick(tree, index):
+  return {
+    name: pick(leaf, index) if isinstance(leaf, dict) else leaf[index]
+    for name, leaf in tree.items()
+  }
+
+
+def float64(tree):
+  return {
+    name: float64(leaf) if isinstance(leaf, dict) else np.asarray(leaf, np.float64)
+    for name, leaf in tree.items()
+  }
+
+
+def forward(cfg: ModelConfig, variables, ids, segment) -> Result:
+  """The model on packed rows, document after document."""
+  params, router = float64(variables["params"]), float64(variables.get("router", {}))
+  batch, length = ids.shape
+  depth, experts = cfg.num_mtp_modules, cfg.num_routed_experts
+  layers = [(pick(params["dense_layers"], i), None) for i in range(cfg.num_dense_layers)]
+  for i in range(cfg.num_moe_layers):
+    layers.append((pick(params["moe_layers"], i), router["layers"][i]))
+  head = params["embedding"] if cfg.tie_embeddings else params["head"]
+  width = cfg.kv_lora_rank + cfg.qk_rope_head_dim
+  out = Result(
+    hidden=np.zeros((batch, length, cfg.hidden_size)),
+    logits=np.zeros((batch, length, cfg.vocab_size)),
+    mtp=np.zeros((depth, batch, length, cfg.hidden_size)),
+    mtp_real=np.zeros((depth, batch, length), bool),
+    load=np.zeros((cfg.num_moe_layers, experts)),
+    fraction=np.zeros((cfg.num_moe_layers, batch, experts)),
+    probability=np.zeros((cfg.num_moe_layers, batch, experts)),
+    mtp_load=np.zeros((depth, experts)),
+    latent=np.zeros((cfg.num_layers, batch, length, width)),
+    margin=math.inf,
+  )
+  for row in range(batch):
+    real = (segment[row] != 0).sum()
+    for start, end in documents(segment[row]):
+      xs = [params["embedding"][token] for token in ids[row, start:end]]
+      for number, (w, bias) in enumerate(layers):
+        xs, latents, routings = block(cfg, w, bias, xs)
+        out.latent[number, row, start:end] = latents
+        moe_number = number - cfg.num_dense_layers
+        for chosen, scores, unbiased, gap in routings:
+          out.load[moe_number, chosen] += 1
+          out.fraction[moe_number, row, unbiased] += experts / (cfg.experts_per_token * real)
+          out.probability[moe_number, row] += scores / scores.sum() / real
+          out.margin = min(out.margin, gap)
+      normed = [rms_norm(x, params["final_norm"]["scale"], cfg.norm_eps) for x in xs]
+      out.hidden[row, start:end] = normed
+      out.logits[row, start:end] = [head @ x for x in normed]
+      before = normed if cfg.mtp_hidden == "post" else xs
+      for k in range(1, depth + 1):
+        w, xs = params[f"mtp_{k - 1}"], []
+        for i in range(max(end - start - k, 0)):
+          further = params["embedding"][ids[row, start + i + k]]
+          further = rms_norm(further, w["embedding_norm"]["scale"], cfg.norm_eps)
+          behind = rms_norm(before[i], w["hidden_norm"]["scale"], cfg.norm_eps)
+          xs.append(np.concatenate([further, behind]) @ w["project"])
+        bias = router["mtp"][k - 1] if experts else None
+        xs, _, routings = block(cfg, w["block"], bias, xs)
+        before = [rms_norm(x, w["final_norm"]["scale"], cfg.norm_eps) for x in xs]
+        for i, x in enumerate(before):
+          out.mtp[k - 1, row, start + i] = x
+          out.mtp_real[k - 1, row, start + i] = True
+        for chosen, _, _, gap in routings:
+          out.mtp_load[k - 1, chosen] += 1
+          out.margin = min(out.margin, gap)
+  return out
