@@ -83,13 +83,13 @@ def loop(steps: int, log_every: int, eval_every: int, checkpoint_every: int) -> 
   )
 
 
-def pretrain(steps: int, rows: int, row_length: int) -> ConfigDict:
+def pretrain(steps: int, microbatches: int, rows: int, row_length: int) -> ConfigDict:
   """Muon on packed documents, with MTP loss, bias balancing and sequence-wise balance loss."""
   return ConfigDict(
     {
       "seed": 0,
       "loop": loop(steps, log_every=10, eval_every=0, checkpoint_every=500),
-      "batch": {"microbatches": 2, "rows": rows, "row_length": row_length},
+      "batch": {"microbatches": microbatches, "rows": rows, "row_length": row_length},
       "optim": optim("muon", 1e-2, "linear", warmup_steps=50),
       "loss": {"mtp": 0.1, "z": 0.0, "balance": 1e-4, "chunk": placeholder(int)},
       "bias_rate": 1e-3,

@@ -42,7 +42,16 @@ def _start(main: Callable[[ConfigDict, str], None]) -> None:
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
   jax.config.update("jax_num_cpu_devices", _CPU_DEVICES.value or default_cpu_devices())
-  main(_CONFIG.value, _WORKDIR.value)
+  from reasonjax.pipelines.stage import ConfigChanged
+  from reasonjax.train.session import Diverged, Interrupted
+
+  try:
+    main(_CONFIG.value, _WORKDIR.value)
+  except (Interrupted, KeyboardInterrupt) as error:
+    print(f"{error or 'Stopped; run again to go on.'}", file=sys.stderr)
+    sys.exit(130)
+  except (ConfigChanged, Diverged) as error:
+    sys.exit(str(error))
 
 
 def default_cpu_devices() -> int:

@@ -11,6 +11,7 @@ from reasonjax.core import text
 from reasonjax.core.types import Problem, Score
 from reasonjax.models import presets
 from reasonjax.models.config import ModelConfig
+from reasonjax.optim.build import OptimConfig
 from reasonjax.rewards import extract
 from reasonjax.sharding import mesh as mesh_lib
 from reasonjax.sharding import place, rules
@@ -55,9 +56,13 @@ def packed(rows: int, length: int, vocab: int = 32, seed: int = 0) -> tuple[np.n
 
 @dataclasses.dataclass(frozen=True)
 class Echo:
-  """The easiest task there is: the answer is the digit in the question."""
+  """The easiest task there is: the answer is the last digit of the question.
+
+  Who thinks writes the digit down and is right; who does not mostly guesses.
+  """
 
   thinkers: float = 0.5
+  lucky: float = 0.3
 
   @property
   def symbols(self) -> tuple[str, ...]:
@@ -73,8 +78,10 @@ class Echo:
   def document(self, seed: int, index: int) -> str:
     rng = base.generator("echo", "corpus", seed, index)
     problem = base.draw("train", rng, self._make)
-    thinking = problem.answer if rng.random() < self.thinkers else ""
-    return problem.prompt + text.render(thinking, problem.answer)
+    if rng.random() < self.thinkers:
+      return problem.prompt + text.render(problem.answer * 3, problem.answer)
+    answer = problem.answer if rng.random() < self.lucky else str(rng.randrange(10))
+    return problem.prompt + text.render("", answer)
 
   def accuracy(self, problem: Problem, response: str) -> Score:
     answer = extract.final_answer(response)
@@ -94,3 +101,10 @@ def setup(config: ModelConfig | None = None, devices: int = 1, table: str = "dat
   mesh = mesh_lib.make({"data": -1}, devices=jax.devices()[:devices])
   symbols = tokenizer.of_symbols(task.symbols)
   return Setup(mesh, rules.get(table), config or model_config(), symbols, task)
+
+
+def optim(name: str, **changes) -> OptimConfig:
+  """A constant learning rate, otherwise as in the configs."""
+  values = {"name": name, "learning_rate": 1e-2, "schedule": "constant", "warmup_steps": 0}
+  values |= {"final_fraction": 0.1, "b1": 0.9, "b2": 0.95, "eps": 1e-8, "weight_decay": 0.0}
+  return OptimConfig(**(values | {"clip_norm": 1.0, "muon_momentum": 0.95} | changes))

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
         "tokenizer": "symbols",
       },
       "model": common.model(vocab_size=32),
-      "pretrain": common.pretrain(steps=1500, rows=8, row_length=96),
+      "pretrain": common.pretrain(steps=2600, microbatches=2, rows=8, row_length=96),
       "rl": common.rl(steps=80, prompt_length=24, max_new_tokens=64, row_length=128),
       "evaluation": common.evaluation(problems=512, samples=16),
     }

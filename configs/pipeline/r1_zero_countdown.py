@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
         "options": {
           "max_number": 12,
           "max_result": 99,
-          "direct_share": 0.7,
+          "direct_share": 0.8,
           "lucky": 0.3,
           "closeness": 8.0,
           "stray": 0.1,
@@ -30,8 +30,8 @@ def get_config() -> ConfigDict:
         "tokenizer": "symbols",
       },
       "model": common.model(vocab_size=128),
-      "pretrain": common.pretrain(steps=2400, rows=8, row_length=192),
-      "rl": common.rl(steps=120, prompt_length=16, max_new_tokens=160, row_length=176),
+      "pretrain": common.pretrain(steps=3000, microbatches=1, rows=8, row_length=192),
+      "rl": common.rl(steps=160, prompt_length=16, max_new_tokens=160, row_length=176),
       "evaluation": common.evaluation(problems=512, samples=16),
     }
   )

@@ -170,7 +170,7 @@ def _record(state: _State, token_B, logp_B, budget_B, *, eos_id: int, pad_id: in
   out = Completions(
     token_BxT=_write(out.token_BxT, token_B, state.step),
     logp_BxT=_write(out.logp_BxT, jnp.where(active_B, logp_B, 0.0), state.step),
-    length_B=out.length_B + active_B,
+    length_B=out.length_B + active_B.astype(jnp.int32),
     ended_B=out.ended_B | ended_B,
   )
   active_B &= ~ended_B & (state.step + 1 < budget_B)

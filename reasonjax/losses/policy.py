@@ -173,4 +173,4 @@ def _metrics(logp, entropy, ratio, batch: RLBatch, config: PolicyConfig) -> Metr
       "kl_ref_k1": kl.k1(logp, batch.ref_logp_BxT),
       "kl_ref_k3": kl.k3(logp, batch.ref_logp_BxT),
     }
-  return {name: ((value * mask).sum(), count) for name, value in means.items()}
+  return {name: ((value.astype(jnp.float32) * mask).sum(), count) for name, value in means.items()}

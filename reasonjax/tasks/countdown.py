@@ -94,7 +94,7 @@ class Countdown:
 
   max_number: int = 12
   max_result: int = 99
-  direct_share: float = 0.7
+  direct_share: float = 0.8
   lucky: float = 0.3
   closeness: float = 8.0
   stray: float = 0.1

@@ -82,7 +82,7 @@ def make(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, bias_rate:
     total, output, grads = accumulate(loss_fn, state.params, state.router, batch, count)
     weight = jnp.where(output.weight > 0, output.weight, 1.0)
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
-    loss, norm = total / weight, optax.global_norm(grads)
+    loss, norm = total / weight, optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     with jax.numpy_dtype_promotion(
       "standard"

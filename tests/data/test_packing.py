@@ -77,7 +77,9 @@ def test_pack_keeps_fields_aligned(lengths):
   rows = list(packing.pack(stream, LENGTH, ("ids", "loss")))
   assert all(set(row) == {"ids", "loss", "segment"} for row in rows)
   assert all(row["ids"].dtype == row["segment"].dtype == np.int32 for row in rows)
-  ids, loss, segment = (np.stack([row[name] for row in rows]) for name in ("ids", "loss", "segment"))
+  ids, loss, segment = (
+    np.stack([row[name] for row in rows]) for name in ("ids", "loss", "segment")
+  )
   expected = sorted(document["ids"].tolist() for document in source)
   assert sorted(documents_of(ids, segment)) == expected
   np.testing.assert_array_equal(loss, np.where(segment > 0, ids // 100 + 1, 0))

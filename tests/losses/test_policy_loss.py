@@ -1,6 +1,7 @@
 """The whole objective against float64 loops, its gradient, its metrics, and the presets."""
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -121,10 +122,10 @@ def looped(data: Data, config) -> float:
     sequences.append(losses)
 
   if config.aggregation == "token_mean":
-    tokens = sum(sequences, [])
+    tokens = list(itertools.chain(*sequences))
     return sum(tokens) / len(tokens)
   if config.aggregation == "group_token_mean":
-    pooled = [sum(sequences[i : i + GROUP], []) for i in range(0, ROWS, GROUP)]
+    pooled = [list(itertools.chain(*sequences[i : i + GROUP])) for i in range(0, ROWS, GROUP)]
     return sum(sum(tokens) / len(tokens) for tokens in pooled) / len(pooled)
   present = [losses for losses in sequences if losses]
   divide = {

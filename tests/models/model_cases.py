@@ -11,7 +11,6 @@ from reasonjax.models.transformer import Transformer
 from reasonjax.sharding import place
 from reasonjax.train import state as state_lib
 
-
 # Compiling takes longer than running here, and LLVM's optimisations change no result.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 

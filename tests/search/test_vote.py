@@ -1,0 +1,113 @@
+"""Majority votes against enumeration of all subsets."""
+
+import itertools
+from fractions import Fraction
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from reasonjax.search import vote
+
+KEYS = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=8)
+
+
+def credit(keys: list[str | None], right: str) -> Fraction:
+  """Share of the most frequent answers that are right."""
+  given = [key for key in keys if key is not None]
+  if not given:
+    return Fraction(0)
+  most = max(given.count(key) for key in given)
+  leaders = {key for key in given if given.count(key) == most}
+  return Fraction(int(right in leaders), len(leaders))
+
+
+@pytest.mark.parametrize(
+  ("keys", "right", "expected"),
+  [
+    (["7", "7", "3"], "7", 1.0),
+    (["7", "3", "3"], "7", 0.0),
+    (["7", "3"], "7", 0.5),
+    (["7", "3", "5"], "7", 1 / 3),
+    (["7", "3", "3", None, None, None], "3", 1.0),
+    ([None, None], "7", 0.0),
+    ([], "7", 0.0),
+  ],
+)
+def test_credit_by_hand(keys, right, expected):
+  correct = [key == right for key in keys]
+  assert vote.majority_credit(keys, correct) == pytest.approx(expected, abs=1e-15)
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(st.data(), KEYS)
+def test_credit_does_not_depend_on_the_order(data, keys):
+  shuffled = data.draw(st.permutations(keys))
+  got = vote.majority_credit(shuffled, [key == "a" for key in shuffled])
+  assert got == pytest.approx(float(credit(keys, "a")), abs=1e-15)
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(KEYS)
+def test_all_samples_need_no_drawing(keys):
+  correct = np.array([[key == "a" for key in keys]])
+  accuracy = vote.accuracy_by_votes([keys], correct, [len(keys)], draws=3)
+  assert accuracy[len(keys)] == pytest.approx(float(credit(keys, "a")), abs=1e-12)
+
+
+def test_one_vote_is_the_mean_accuracy():
+  keys = [["a", "b", "b", None], ["a", "a", "a", "c"]]
+  correct = np.array([[key == "a" for key in row] for row in keys])
+  accuracy = vote.accuracy_by_votes(keys, correct, [1], draws=20000)
+  assert accuracy[1] == pytest.approx(0.5, abs=0.01)
+
+
+def test_votes_of_n_average_over_all_subsets():
+  keys = [["a", "b", "b", "a", "a", None], ["b", "c", "a", "c", None, None]]
+  correct = np.array([[key == "a" for key in row] for row in keys])
+  expected = {
+    size: np.mean(
+      [
+        float(
+          np.mean([float(credit(list(drawn), "a")) for drawn in itertools.combinations(r, size)])
+        )
+        for r in keys
+      ]
+    )
+    for size in (2, 3, 5)
+  }
+  accuracy = vote.accuracy_by_votes(keys, correct, [2, 3, 5], draws=20000, seed=1)
+  assert accuracy == pytest.approx(expected, abs=0.01)
+
+
+def test_the_first_samples_are_no_better_than_the_last():
+  keys = [["a"] * 2 + ["b"] * 6]
+  forward = vote.accuracy_by_votes(keys, np.array([[True] * 2 + [False] * 6]), [3], draws=5000)
+  backward = vote.accuracy_by_votes(
+    [keys[0][::-1]], np.array([[False] * 6 + [True] * 2]), [3], draws=5000
+  )
+  # Both a's must be drawn: 2 of 3 from {a, a, 6 b} in 6 of 56 ways.
+  assert forward[3] == pytest.approx(6 / 56, abs=0.02)
+  assert backward[3] == pytest.approx(6 / 56, abs=0.02)
+
+
+def test_the_seed_fixes_the_draws():
+  keys = [["a", "b", "c", "a", "b", "b"]] * 3
+  correct = np.array([[key == "a" for key in keys[0]]] * 3)
+  runs = [
+    vote.accuracy_by_votes(keys, correct, [3], draws=7, seed=seed) for seed in (0, 0, 1, 2, 3)
+  ]
+  assert runs[0] == runs[1]
+  assert len({run[3] for run in runs}) > 1
+
+
+def test_missing_answers_do_not_vote():
+  keys = [[None, None, None, "a"], [None] * 4]
+  correct = np.array([[False, False, False, True], [False] * 4])
+  assert vote.accuracy_by_votes(keys, correct, [4])[4] == 0.5
+
+
+def test_more_votes_than_samples_are_refused():
+  with pytest.raises(ValueError, match=r"^sizes=\[1, 4\]: there are only 2 samples"):
+    vote.accuracy_by_votes([["a", "b"]], np.array([[True, False]]), [1, 4])
