@@ -148,3 +148,25 @@ def evaluation(problems: int, samples: int) -> ConfigDict:
       "seed": 0,
     }
   )
+
+
+def chain_task() -> ConfigDict:
+  """Left-to-right arithmetic modulo 10; 45 % of the corpus is written by people who think."""
+  options = {"min_operations": 3, "max_operations": 8, "direct_share": 0.55, "noise": 0.05}
+  return ConfigDict({"name": "chain", "options": options, "tokenizer": "symbols"})
+
+
+def countdown_task() -> ConfigDict:
+  """Three numbers up to 12; 20 % of the corpus is written by people who search."""
+  options = {
+    "max_number": 12,
+    "max_result": 99,
+    "direct_share": 0.8,
+    "lucky": 0.3,
+    "closeness": 8.0,
+    "stray": 0.1,
+    "overlook": 0.1,
+    "max_rejected": 12,
+    "noise": 0.02,
+  }
+  return ConfigDict({"name": "countdown", "options": options, "tokenizer": "symbols"})

@@ -1,13 +1,19 @@
-"""Start-up shared by all entry points: flags, devices, processes."""
+"""Start-up shared by all entry points: flags, devices, processes, config, work directory."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
+
+if TYPE_CHECKING:
+  from reasonjax.train.setup import Setup
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with overrides after it.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for everything the run writes.")
@@ -58,3 +64,31 @@ def default_cpu_devices() -> int:
   """Cores this process may use, rounded down to a power of two, at most 8."""
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
   return 1 << (min(cores, 8).bit_length() - 1)
+
+
+def build(config: ConfigDict, **fields: type):
+  """The config as a frozen dataclass of `parallel`, `model`, `task` and these fields, strictly."""
+  from reasonjax.core import config as config_lib
+  from reasonjax.models.config import ModelConfig
+  from reasonjax.train.setup import ParallelConfig, TaskConfig
+
+  fields |= {"parallel": ParallelConfig, "model": ModelConfig, "task": TaskConfig}
+  cls = dataclasses.make_dataclass("RunConfig", fields.items(), frozen=True)
+  return config_lib.build(cls, config.to_dict())
+
+
+def stage(run: Any, workdir: str, name: str, work: Callable[[Setup, Path], dict]) -> dict:
+  """Does `work(setup, folder)` once in `workdir`, which then belongs to this config.
+
+  Returns: its result, also saved as `workdir/name/result.json`.
+  """
+  import jax
+
+  from reasonjax.core import config as config_lib
+  from reasonjax.pipelines.stage import Pipeline
+  from reasonjax.train import setup as setup_lib
+
+  pipeline = Pipeline(workdir, config_lib.to_dict(run))
+  setup = setup_lib.build(run.parallel, run.model, run.task)
+  with jax.set_mesh(setup.mesh):
+    return pipeline.stage(name, lambda folder: work(setup, folder))

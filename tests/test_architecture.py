@@ -21,7 +21,7 @@ LAYERS = (
 )
 LAYER = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 FILES = sorted(PACKAGE.rglob("*.py"))
-ENTRY_POINTS = sorted((ROOT / "experiments").glob("*.py"))
+ENTRY_POINTS = sorted(set((ROOT / "experiments").glob("*.py")) - {ROOT / "experiments/launch.py"})
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 
 

@@ -13,16 +13,7 @@ def get_config() -> ConfigDict:
     {
       "seed": 0,
       "parallel": common.parallel(),
-      "task": {
-        "name": "chain",
-        "options": {
-          "min_operations": 3,
-          "max_operations": 8,
-          "direct_share": 0.55,
-          "noise": 0.05,
-        },
-        "tokenizer": "symbols",
-      },
+      "task": common.chain_task(),
       "model": common.model(vocab_size=32),
       "pretrain": common.pretrain(steps=2600, microbatches=2, rows=8, row_length=96),
       "rl": common.rl(steps=80, prompt_length=24, max_new_tokens=64, row_length=128),

@@ -14,21 +14,7 @@ def get_config() -> ConfigDict:
     {
       "seed": 0,
       "parallel": common.parallel(),
-      "task": {
-        "name": "countdown",
-        "options": {
-          "max_number": 12,
-          "max_result": 99,
-          "direct_share": 0.8,
-          "lucky": 0.3,
-          "closeness": 8.0,
-          "stray": 0.1,
-          "overlook": 0.1,
-          "max_rejected": 12,
-          "noise": 0.02,
-        },
-        "tokenizer": "symbols",
-      },
+      "task": common.countdown_task(),
       "model": common.model(vocab_size=128),
       "pretrain": common.pretrain(steps=3000, microbatches=1, rows=8, row_length=192),
       "rl": common.rl(steps=160, prompt_length=16, max_new_tokens=160, row_length=176),

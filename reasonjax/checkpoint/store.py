@@ -58,14 +58,31 @@ class Store:
     step = self.latest if step is None else step
     if step is None:
       raise FileNotFoundError(f"no checkpoint in {self._directory}.")
-    target = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-    )
     items = ocp.args.Composite(
-      state=ocp.args.StandardRestore(target), position=ocp.args.JsonRestore()
+      state=ocp.args.StandardRestore(_shapes(like)), position=ocp.args.JsonRestore()
     )
     restored = self._manager.restore(step, args=items)
     return restored["state"], restored["position"]
+
+  def restore_part(self, like: Tree) -> Tree:
+    """Loads only the arrays that `like` names from the newest checkpoint, whatever else it holds.
+
+    Args:
+      like: nested dicts that lead to some of the state's arrays or `jax.ShapeDtypeStruct`s.
+
+    Raises:
+      FileNotFoundError: naming the directory, if it holds no checkpoint.
+    """
+    if self.latest is None:
+      raise FileNotFoundError(f"no checkpoint in {self._directory}.")
+    target = _shapes(like)
+    arguments = ocp.args.PyTreeRestore(
+      item=target,
+      restore_args=ocp.checkpoint_utils.construct_restore_args(target),
+      partial_restore=True,
+    )
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+      return reader.restore(self._directory / str(self.latest) / "state", args=arguments)
 
   def wait(self) -> None:
     """Blocks until everything asked for is on disk."""
@@ -74,3 +91,7 @@ class Store:
   def close(self) -> None:
     """Finishes saving and releases the directory."""
     self._manager.close()
+
+
+def _shapes(tree: Tree) -> Tree:
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

@@ -71,7 +71,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
     before, after = old.get(name), new.get(name)
     if isinstance(before, Mapping) and isinstance(after, Mapping):
       lines += differences(before, after, path)
-    elif _jsonlike(before) != _jsonlike(after):
+    elif _jsonlike(before) != _jsonlike(after) or (name in old) != (name in new):
       lines.append(f"{path}: {before} -> {after}")
   return lines
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import grain
 import numpy as np
 
+from reasonjax.core.types import TokenBatch
+
 # Rows that are filled side by side: more pack tighter, and shuffle a little.
 OPEN_ROWS = 32
 
@@ -34,6 +36,29 @@ def pack(documents: grain.IterDataset, row_length: int, fields: Iterable[str]) -
     return {field: row[field] for field in fields} | {"segment": row[f"{fields[0]}_segment_ids"]}
 
   return packed.map(tidy)
+
+
+def batches(
+  documents: grain.IterDataset, *, microbatches: int, rows: int, row_length: int
+) -> grain.DatasetIterator[TokenBatch]:
+  """Packed batches for supervised training, resumable through `get_state` and `set_state`.
+
+  Args:
+    documents: yields dicts "ids" and "loss" of 1-D arrays, none longer than `row_length`.
+    microbatches: M.
+    rows: B.
+    row_length: T.
+
+  Returns: an iterator of TokenBatch with `[M, B, T]` host arrays.
+  """
+
+  def to_batch(rows_: dict[str, np.ndarray]) -> TokenBatch:
+    shape = (microbatches, rows, row_length)
+    fields = (rows_[name].reshape(shape) for name in ("ids", "segment", "loss"))
+    return TokenBatch(*fields)
+
+  packed = pack(documents, row_length, ("ids", "loss"))
+  return iter(packed.batch(microbatches * rows, drop_remainder=True).map(to_batch))
 
 
 def pack_all(

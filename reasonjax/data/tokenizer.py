@@ -129,5 +129,6 @@ class SentencePieceTokenizer:
     return self._model.encode(text)
 
   def decode(self, ids: Sequence[int]) -> str:
+    """Text of `ids`; ids of a larger model vocabulary that have no piece give nothing."""
     skip = {self.pad_id, self.bos_id, self.eos_id}
-    return self._model.decode([int(i) for i in ids if i not in skip])
+    return self._model.decode([int(i) for i in ids if i < self.vocab_size and i not in skip])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -54,6 +56,14 @@ class Evaluation:
       "think_share": float(self.thought.mean()),
       "truncated": float(self.truncated.mean()),
     }
+
+  def write(self, path: str | Path) -> None:
+    """Writes every response as a JSON line: prompt, answer, response, correct."""
+    with Path(path).open("w") as file:
+      for problem, texts, verdicts in zip(self.problems, self.texts, self.correct, strict=True):
+        for response, correct in zip(texts, verdicts, strict=True):
+          row = {"prompt": problem.prompt, "answer": problem.answer, "response": response}
+          file.write(json.dumps(row | {"correct": bool(correct)}) + "\n")
 
   def summary(self, vote_sizes: Sequence[int] = (1,)) -> dict[str, Any]:
     """`metrics`, error bars, majority votes, pass@k and accuracy by difficulty, JSON-ready."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 ACCURACY, LENGTH, BASE, TRAINED, MUTED = "#1f5fa8", "#c4571b", "#7a7a7a", "#1f5fa8", "#9aa4ad"
+COLORS = (ACCURACY, LENGTH, "#3b8a4b", "#8250a8", BASE)
 _WIDE, _NORMAL = (7.2, 4.0), (5.2, 3.4)
 
 # Steps and values of one metric of one run.
@@ -93,8 +95,7 @@ def curves(
 ) -> Figure:
   """Any number of named curves on one pair of axes."""
   figure, axes = _axes(_NORMAL, title, x, y)
-  colors = (ACCURACY, LENGTH, "#3b8a4b", "#8250a8", BASE)
-  for (name, (steps, values)), color in zip(series.items(), colors, strict=False):
+  for (name, (steps, values)), color in zip(series.items(), itertools.cycle(COLORS), strict=False):
     axes.plot(steps, values, color=color, label=name, linewidth=1.6)
   if limits:
     axes.set_ylim(*limits)
@@ -135,7 +136,8 @@ def expert_load(steps: np.ndarray, share: np.ndarray, title: str) -> Figure:
 def majority(curves_: Mapping[str, Mapping[int, float]]) -> Figure:
   """Accuracy of a majority vote against the number of votes, one curve a model."""
   figure, axes = _axes(_NORMAL, "Majority vote over N samples", "N", "accuracy")
-  for (name, points), color in zip(curves_.items(), (BASE, TRAINED), strict=False):
+  colors = itertools.cycle((BASE, *COLORS))
+  for (name, points), color in zip(curves_.items(), colors, strict=False):
     sizes = sorted(int(size) for size in points)
     values = [points[size] if size in points else points[str(size)] for size in sizes]
     axes.plot(sizes, values, "o-", color=color, label=name, linewidth=1.8, markersize=4.5)

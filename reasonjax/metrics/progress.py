@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -78,6 +79,8 @@ def format_values(values: dict[str, Any]) -> str:
 
   def one(value) -> str:
     value = float(value)
+    if not math.isfinite(value):
+      return str(value)
     if value == int(value) or abs(value) >= 1000:
       return f"{value:,.0f}"
     return f"{value:.3g}"

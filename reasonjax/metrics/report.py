@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,12 +97,9 @@ def _cell(value: Any) -> str:
 
 
 def _highlight(response: str) -> str:
-  """The response with its reasoning coloured."""
-  escaped = html.escape(response)
-  for tag in ("&lt;think&gt;", "&lt;/think&gt;"):
-    opening = "<span class=think>" + tag if "/" not in tag else tag + "</span>"
-    escaped = escaped.replace(tag, opening, 1)
-  return escaped
+  """The response with its reasoning, if it has a whole think block, coloured."""
+  block = re.compile(r"(&lt;think&gt;.*?&lt;/think&gt;)", re.DOTALL)
+  return block.sub(r"<span class=think>\1</span>", html.escape(response), count=1)
 
 
 def _data_url(figure: Figure) -> str:

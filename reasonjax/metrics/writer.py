@@ -35,7 +35,7 @@ class Writer:
       return
     self._directory.mkdir(parents=True, exist_ok=True)
     path = self._directory / "metrics.jsonl"
-    kept = [row for row in read(path) if row["step"] <= resumed_step]
+    kept = [row for row in read(path) if row["step"] <= resumed_step] if resumed_step else []
     self._file = path.open("w")
     for row in kept:
       self._file.write(json.dumps(row) + "\n")
@@ -91,11 +91,14 @@ def series(rows: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarra
 
 def _plain(value: Any) -> Any:
   """JSON-ready form of a scalar or small array; NaN and infinities become null."""
-  array = np.asarray(value)
-  if array.ndim:
-    return array.tolist()
-  scalar = array.item()
-  return None if isinstance(scalar, float) and not math.isfinite(scalar) else scalar
+  plain = np.asarray(value).tolist()
+
+  def finite(item: Any) -> Any:
+    if isinstance(item, list):
+      return [finite(part) for part in item]
+    return None if isinstance(item, float) and not math.isfinite(item) else item
+
+  return finite(plain)
 
 
 def _event_writer(directory: Path):

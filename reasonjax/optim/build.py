@@ -29,7 +29,8 @@ class OptimConfig:
   """Optimizer and schedule.
 
   Attributes:
-    name: "adamw", or "muon" for matrices with AdamW for the rest.
+    name: "adamw", or "muon" for matrices with NAdam (Adam with Nesterov momentum, as optax pairs
+      them) for the rest.
     learning_rate: peak.
     schedule: name in optim/schedule.py.
     warmup_steps: linear warm-up.
@@ -72,7 +73,7 @@ class OptimConfig:
 
 
 def build(config: OptimConfig, axes: dict, total_steps: int) -> optax.GradientTransformation:
-  """The optimizer: gradient clipping, then AdamW, or Muon for matrices and Adam for the rest.
+  """The optimizer: gradient clipping, then AdamW, or Muon for matrices and NAdam for the rest.
 
   Args:
     config: see OptimConfig.
@@ -84,7 +85,7 @@ def build(config: OptimConfig, axes: dict, total_steps: int) -> optax.GradientTr
   """
   kinds, rate = kinds_of(axes), config.rate(total_steps)
   if config.name == "adamw":
-    decayed = jax.tree.map(lambda kind: kind != "scale", kinds)
+    decayed = jax.tree.map(lambda kind: kind == "matrix", kinds)
     rule = optax.adamw(
       rate,
       b1=config.b1,

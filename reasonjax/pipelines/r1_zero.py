@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from reasonjax.checkpoint.store import Store
 from reasonjax.core import config as config_lib
 from reasonjax.eval import run as evaluation
 from reasonjax.inference.engine import Engine
@@ -18,12 +16,11 @@ from reasonjax.metrics import environment, throughput
 from reasonjax.models.config import ModelConfig
 from reasonjax.pipelines import r1_zero_report
 from reasonjax.pipelines.stage import Pipeline, write_json
-from reasonjax.train import loop, pretrain, rl
+from reasonjax.train import pretrain, rl
 from reasonjax.train import setup as setup_lib
 from reasonjax.train import state as state_lib
 from reasonjax.train.loop import SupervisedConfig
 from reasonjax.train.rl import RLConfig
-from reasonjax.train.session import Session
 from reasonjax.train.setup import ParallelConfig, Setup, TaskConfig
 from reasonjax.train.state import TrainState
 
@@ -93,48 +90,44 @@ class _Stages:
 
   def __init__(self, config: R1ZeroConfig, setup: Setup, pipeline: Pipeline):
     self._config, self._setup, self._pipeline = config, setup, pipeline
-    self._states: dict[str, TrainState] = {}
+    self._variables: dict[str, dict] = {}
     self._engine: Engine | None = None
 
   def pretrain(self, folder: Path) -> dict[str, Any]:
     state, session = pretrain.run(self._config.pretrain, self._setup, folder)
-    self._states["1_pretrain"] = state
-    return _timing(session)
+    self._variables["1_pretrain"] = state.variables
+    return session.phases.state()
 
   def reinforce(self, folder: Path) -> dict[str, Any]:
     config = self._config
     problems = self._problems(config.evaluation.training_problems)
 
     def evaluate(state: TrainState) -> dict[str, float]:
-      return self._measure(state, problems, config.rl.samples).metrics()
+      return self._measure(state.variables, problems, config.rl.samples).metrics()
 
-    base = self._state("1_pretrain")
-    engine = self._sampler(base)
-    state, session = rl.run(config.rl, self._setup, base, folder, engine, evaluate)
-    self._states["3_rl"] = state
-    return _timing(session)
+    base = self._load("1_pretrain")
+    state, session = rl.run(config.rl, self._setup, base, folder, self._sampler(base), evaluate)
+    self._variables["3_rl"] = state.variables
+    return session.phases.state()
 
   def evaluate_base(self, folder: Path) -> dict[str, Any]:
-    return self._evaluate(self._state("1_pretrain"), folder)
+    return self._evaluate("1_pretrain", folder)
 
   def evaluate_rl(self, folder: Path) -> dict[str, Any]:
-    return self._evaluate(self._state("3_rl"), folder)
+    return self._evaluate("3_rl", folder)
 
-  def _evaluate(self, state: TrainState, folder: Path) -> dict[str, Any]:
+  def _evaluate(self, stage: str, folder: Path) -> dict[str, Any]:
     config = self._config.evaluation
-    phases = throughput.Phases()
+    variables, phases = self._load(stage), throughput.Phases()
     with phases("evaluate"):
-      found = self._measure(state, self._problems(config.problems), config.samples)
-    with (folder / "samples.jsonl").open("w") as file:
-      for problem, texts, correct in zip(found.problems, found.texts, found.correct, strict=True):
-        row = {"prompt": problem.prompt, "answer": problem.answer, "responses": texts}
-        file.write(json.dumps(row | {"correct": correct.tolist()}) + "\n")
+      found = self._measure(variables, self._problems(config.problems), config.samples)
+    found.write(folder / "samples.jsonl")
     return found.summary(config.vote_sizes) | {"seconds": dict(phases.seconds)}
 
-  def _measure(self, state: TrainState, problems: list, samples: int) -> evaluation.Evaluation:
+  def _measure(self, variables: dict, problems: list, samples: int) -> evaluation.Evaluation:
     """Samples in groups of the RL run's size, so that one compiled sampler serves everything."""
     config, setup = self._config, self._setup
-    engine = self._sampler(state)
+    engine = self._sampler(variables)
     key = jax.random.key(config.evaluation.seed)
     sampling = Sampling(config.rl.max_new_tokens, config.rl.samples)
     repeats = -(-samples // config.rl.samples)
@@ -146,35 +139,25 @@ class _Stages:
     ]
     return evaluation.join(parts)
 
-  def _sampler(self, state: TrainState) -> Engine:
+  def _sampler(self, variables: dict) -> Engine:
     """The one engine of the pipeline, with these weights."""
     if self._engine is None:
-      self._engine = rl.make_engine(self._config.rl, self._setup, state)
-    self._engine.update(state.variables)
+      self._engine = rl.make_engine(self._config.rl, self._setup, variables)
+    self._engine.update(variables)
     return self._engine
 
   def _problems(self, count: int) -> list:
     task = self._setup.task
     return [task.problem("test", 0, index) for index in range(count)]
 
-  def _state(self, stage: str) -> TrainState:
-    """Final state of a stage; in a later process, from its checkpoint."""
-    if stage not in self._states:
-      config, setup = self._config, self._setup
-      if stage == "1_pretrain":
-        optimizer = loop.make_optimizer(config.pretrain, setup)
-      else:
-        optimizer = rl.make_optimizer(config.rl, setup)
-      key = jax.random.key(config.seed)
-      like = state_lib.create(setup.model, optimizer, key, setup.mesh, setup.rules)
-      store = Store(self._pipeline.directory / stage / "checkpoints")
-      self._states[stage], _ = store.restore(like)
-      store.close()
-    return self._states[stage]
-
-
-def _timing(session: Session) -> dict[str, Any]:
-  return session.phases.state()
+  def _load(self, stage: str) -> dict:
+    """Final weights of a stage; in a later process, from its checkpoint."""
+    if stage not in self._variables:
+      setup, folder = self._setup, self._pipeline.directory / stage / "checkpoints"
+      self._variables[stage] = state_lib.load_variables(
+        folder, setup.model, setup.mesh, setup.rules
+      )
+    return self._variables[stage]
 
 
 def summarise(config: R1ZeroConfig, results: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -179,16 +179,24 @@ def _speed(summary) -> list[tuple]:
 
 def _samples(directory: Path) -> list[tuple[str, str, str, bool]]:
   """First response of both models to the first problems."""
-  files = {"base": "2_evaluate_base", "after RL": "4_evaluate_rl"}
-  found = {
-    who: [json.loads(line) for line in (directory / folder / "samples.jsonl").open()][:_SAMPLES]
-    for who, folder in files.items()
-  }
   rows = []
-  for before, after in zip(*found.values(), strict=True):
-    for who, row in (("base", before), ("after RL", after)):
-      rows.append((row["prompt"], who, row["responses"][0], row["correct"][0]))
+  first = {
+    who: _first_responses(directory / stage / "samples.jsonl")
+    for who, stage in (("base", "2_evaluate_base"), ("after RL", "4_evaluate_rl"))
+  }
+  for prompt in list(first["base"])[:_SAMPLES]:
+    for who, responses in first.items():
+      rows.append((prompt, who, *responses[prompt]))
   return rows
+
+
+def _first_responses(path: Path) -> dict[str, tuple[str, bool]]:
+  """Prompt -> first response to it and whether it is right, in the order of the file."""
+  found: dict[str, tuple[str, bool]] = {}
+  for line in path.read_text().splitlines():
+    row = json.loads(line)
+    found.setdefault(row["prompt"], (row["response"], row["correct"]))
+  return found
 
 
 def compare(directories: Sequence[Path], output: Path) -> list[tuple]:

@@ -12,6 +12,8 @@ from reasonjax.core.types import Problem, Score
 SPLITS = ("train", "test")
 # One problem in this many is held out, whichever generator draws it.
 HELD_OUT_ONE_IN = 10
+# The chance of a held-out problem not turning up is 0.9 to this power.
+_MOST_DRAWS = 1000
 
 
 class Task(Protocol):
@@ -50,11 +52,22 @@ def draw(split: str, rng: random.Random, make: Callable[[random.Random], Problem
   """Draws problems until one falls into the split.
 
   Raises:
-    ValueError: for an unknown split.
+    ValueError: for an unknown split, or options that leave so few problems that the split has none.
   """
   if split not in SPLITS:
     raise ValueError(f"split={split!r}: choose from {SPLITS}.")
-  while True:
+  for _ in range(_MOST_DRAWS):
     problem = make(rng)
     if held_out(problem.prompt) == (split == "test"):
       return problem
+  raise ValueError(
+    f"no problem of the {split!r} split in {_MOST_DRAWS} draws; give the task more variety, for "
+    "example larger numbers or more operations."
+  )
+
+
+def check_shares(**shares: float) -> None:
+  """Raises ValueError, naming the option, unless all are in 0..1."""
+  for name, value in shares.items():
+    if not 0 <= value <= 1:
+      raise ValueError(f"{name}={value}: a share or chance is in 0..1.")

@@ -55,6 +55,7 @@ class Chain:
       raise ValueError(
         f"min_operations={self.min_operations}: choose 1..max_operations={self.max_operations}."
       )
+    base.check_shares(direct_share=self.direct_share, noise=self.noise)
 
   def problem(self, split: str, seed: int, index: int) -> Problem:
     return base.draw(split, base.generator("chain", split, seed, index), self._make)

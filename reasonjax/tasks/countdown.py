@@ -102,6 +102,19 @@ class Countdown:
   max_rejected: int = 12
   noise: float = 0.02
 
+  def __post_init__(self):
+    if not 1 <= self.max_number <= self.max_result:
+      raise ValueError(f"max_number={self.max_number}: choose 1..max_result={self.max_result}.")
+    if self.closeness <= 0 or self.max_rejected < 0:
+      raise ValueError(
+        f"closeness={self.closeness} must be positive, max_rejected={self.max_rejected} not "
+        "negative."
+      )
+    shares = ("direct_share", "lucky", "stray", "overlook", "noise")
+    base.check_shares(**{name: getattr(self, name) for name in shares})
+    if self.overlook == 1:
+      raise ValueError("overlook=1.0: a searcher would never stop.")
+
   @property
   def symbols(self) -> tuple[str, ...]:
     """Every number is one symbol."""
@@ -111,8 +124,10 @@ class Countdown:
     return base.draw(split, base.generator("countdown", split, seed, index), self._make)
 
   def _make(self, rng: random.Random) -> Problem:
-    numbers = tuple(sorted(rng.randint(1, self.max_number) for _ in range(3)))
-    options = attempts(numbers, self.max_result)
+    options = ()
+    while not options:  # with a small max_result, some numbers cannot be combined at all
+      numbers = tuple(sorted(rng.randint(1, self.max_number) for _ in range(3)))
+      options = attempts(numbers, self.max_result)
     target = rng.choice(options)[1].result
     solutions = sum(second.result == target for _, second in options)
     prompt = ",".join(map(str, numbers)) + f":{target}="

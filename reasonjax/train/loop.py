@@ -141,7 +141,7 @@ def run(
   *,
   title: str,
   evaluate: Evaluate | None = None,
-  start_from: TrainState | None = None,
+  start_from: dict | None = None,
 ) -> tuple[TrainState, Session]:
   """Trains until `config.loop.steps`, going on from a checkpoint in `directory` if there is one.
 
@@ -152,7 +152,7 @@ def run(
     directory: for checkpoints and metrics.
     title: of the progress bar.
     evaluate: held-out metrics of a state.
-    start_from: parameters and router biases to begin with; fresh ones by default.
+    start_from: variables (parameters and router biases) to begin with; fresh ones by default.
 
   Returns: the final state, and the session with its timings.
   """
@@ -161,7 +161,7 @@ def run(
     setup.model, optimizer, jax.random.key(config.seed), setup.mesh, setup.rules
   )
   if start_from is not None:
-    state = state.replace(params=start_from.params, router=start_from.router)
+    state = state.start_from(start_from)
   loss = make_loss(Transformer(setup.model, setup.rules), config.loss)
   train_step = step_lib.make(loss, optimizer, bias_rate=config.bias_rate)
   with Session(directory, title, config.loop, batches, evaluate, SHOWN) as session:

@@ -139,13 +139,11 @@ class PolicyTrainer:
   border once in each direction: completions out, packed batches in.
   """
 
-  def __init__(
-    self, config: RLConfig, setup: Setup, base: TrainState, engine: Engine, phases: Phases
-  ):
+  def __init__(self, config: RLConfig, setup: Setup, base: dict, engine: Engine, phases: Phases):
     """Args:
     config: what to do.
     setup: devices, model, tokenizer, task.
-    base: the policy at the start, which is also the reference policy.
+    base: variables of the policy at the start, which is also the reference policy.
     engine: samples.
     phases: timers.
     """
@@ -157,7 +155,7 @@ class PolicyTrainer:
     loss = make_loss(model, self._policy, temperature=config.temperature, on_policy=on_policy)
     self._train_step = step_lib.make(loss, optimizer, bias_rate=config.bias_rate)
     self._needs_old = not on_policy
-    self._reference = base.variables if self._policy.kl_coefficient else None
+    self._reference = base if self._policy.kl_coefficient else None
     self._log_probs = jax.jit(functools.partial(_log_probs, model, config.temperature))
     self._sampling = Sampling(config.max_new_tokens, config.samples, config.temperature)
     self._key = jax.random.key(config.seed)
@@ -244,11 +242,11 @@ def make_optimizer(config: RLConfig, setup: Setup):
   return optim.build(config.optim, axes, config.loop.steps * config.updates)
 
 
-def make_engine(config: RLConfig, setup: Setup, state: TrainState) -> Engine:
+def make_engine(config: RLConfig, setup: Setup, variables: dict) -> Engine:
   """An engine with one shape for all of the run's sampling."""
   return Engine(
     setup.model,
-    state.variables,
+    variables,
     eos_id=setup.tokenizer.eos_id,
     pad_id=setup.tokenizer.pad_id,
     rows=config.prompts * config.samples,
@@ -264,7 +262,7 @@ SHOWN = {"accuracy": "accuracy", "length": "length", "think": "think_share", "en
 def run(
   config: RLConfig,
   setup: Setup,
-  base: TrainState,
+  base: dict,
   directory: Path,
   engine: Engine,
   evaluate: Evaluate | None = None,
@@ -274,7 +272,7 @@ def run(
   Args:
     config: what to do.
     setup: devices, model, tokenizer, task.
-    base: holds the parameters and router biases to begin with.
+    base: variables (parameters and router biases) to begin with.
     directory: for checkpoints and metrics.
     engine: from `make_engine`; it is left with the final weights.
     evaluate: held-out metrics of a state.
@@ -283,9 +281,7 @@ def run(
   """
   key = jax.random.key(config.seed)
   fresh = state_lib.create(setup.model, make_optimizer(config, setup), key, setup.mesh, setup.rules)
-  state = fresh.replace(
-    params=jax.tree.map(jnp.copy, base.params), router=jax.tree.map(jnp.copy, base.router)
-  )
+  state = fresh.start_from(base)
   problem_batches = prompt_data.batches(
     lambda index: setup.task.problem("train", config.seed, index), config.prompts
   )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from reasonjax.checkpoint.store import Store
 from reasonjax.models.config import ModelConfig
 from reasonjax.models.transformer import Transformer
 from reasonjax.sharding import place
@@ -34,6 +37,10 @@ class TrainState:
   def variables(self) -> dict:
     """What `Transformer.apply` takes."""
     return {"params": self.params, "router": self.router}
+
+  def start_from(self, variables: dict) -> TrainState:
+    """This state with copies of these parameters and router biases (steps donate a state)."""
+    return self.replace(**jax.tree.map(jnp.copy, variables))
 
 
 def init_variables(config: ModelConfig, key: jax.Array) -> dict:
@@ -76,3 +83,30 @@ def create(
     )
 
   return place.initialize(init, mesh, rules, key)
+
+
+def load_variables(directory: str | Path, config: ModelConfig, mesh: Mesh, rules: Rules) -> dict:
+  """Parameters and router biases of the newest checkpoint of any run of this model.
+
+  Args:
+    directory: the run's `checkpoints` folder.
+    config: the model's.
+    mesh: from `mesh.make`; need not be that of the run.
+    rules: parallelism table, likewise.
+
+  Raises:
+    FileNotFoundError: if the folder holds no checkpoint.
+  """
+  if not Path(directory).is_dir():
+    raise FileNotFoundError(f"{directory} is no folder of checkpoints.")
+  boxed = jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
+  like = jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+    place.unbox(boxed),
+    place.shardings(boxed, mesh, rules),
+  )
+  store = Store(directory)
+  try:
+    return {"router": {}} | store.restore_part(like)
+  finally:
+    store.close()

@@ -54,7 +54,7 @@ def test_specials_decode_to_nothing_and_foreign_ids_show():
 
 @pytest.mark.parametrize("symbols", [("a", "a"), ("a", ""), ("a", "<pad>"), ("<eos>",)])
 def test_bad_symbols_are_refused(symbols):
-  with pytest.raises(ValueError, match="^symbols must be distinct, non-empty and not among"):
+  with pytest.raises(ValueError, match=r"^symbols must be distinct, non-empty and not among"):
     tokenizer.SymbolTokenizer(symbols)
 
 

@@ -167,6 +167,16 @@ def test_streams_differ_by_key_and_by_row_number():
   assert (renumbered.token_BxT != first.token_BxT).any(axis=1).all()
 
 
+def test_every_step_draws_anew():
+  """With all tokens equally likely, only the stream decides."""
+  params = variables()["params"]
+  uniform = variables() | {"params": params | {"head": jnp.zeros_like(params["head"])}}
+  ends = jnp.int32(NEVER), jnp.int32(PAD)
+  out = _generate(uniform, make_request(PROMPTS), jax.random.key(0), *ends, truncates=False)
+  assert min(len(set(row)) for row in out.token_BxT.tolist()) > NEW // 2
+  np.testing.assert_allclose(out.logp_BxT, -np.log(CONFIG.vocab_size), rtol=1e-6)
+
+
 @pytest.mark.parametrize("pad_is_eos", [False, True])
 def test_a_row_ends_with_its_eos(pad_is_eos):
   endless = greedy().token_BxT

@@ -73,6 +73,8 @@ def keys(count, seed=0):
     ({"top_k": 3}, {1, 2, 3}),
     ({"top_k": 99}, {0, 1, 2, 3}),
     ({"top_p": 0.01}, {1}),
+    ({"top_p": 0.0}, {1}),  # the most likely stays even if no filter would keep it
+    ({"min_p": 1.5}, {1}),
     ({"top_p": 0.7}, {1, 3}),
     ({"top_p": 0.8}, {1, 2, 3}),
     ({"top_p": 0.95}, {0, 1, 2, 3}),

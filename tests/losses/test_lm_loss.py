@@ -87,7 +87,7 @@ def summed(hidden, head, target, chunk):
   return (weight * (scores.logp_BxT - 0.3 * scores.entropy_BxT + scores.log_z_BxT**2)).sum()
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 5, 20, TOKENS])
+@pytest.mark.parametrize("chunk", [1, 4, 20])
 def test_chunks_change_neither_value_nor_gradient(chunk):
   args = inputs()
   value, gradient = jax.value_and_grad(summed, argnums=(0, 1))(*args, chunk)

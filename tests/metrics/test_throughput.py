@@ -17,9 +17,7 @@ TRACE = "/jax/core/compile/jaxpr_trace_duration"
 def clock(monkeypatch):
   """Seconds that pass only when told to."""
   now = types.SimpleNamespace(seconds=0.0)
-  monkeypatch.setattr(
-    throughput, "time", types.SimpleNamespace(perf_counter=lambda: now.seconds)
-  )
+  monkeypatch.setattr(throughput, "time", types.SimpleNamespace(perf_counter=lambda: now.seconds))
   return now
 
 
@@ -58,12 +56,12 @@ def test_a_phase_that_fails_is_still_timed(clock):
 
 
 def test_rate_is_count_per_second(clock):
-  phases = throughput.Phases()
+  phases, amount = throughput.Phases(), jnp.int32(60)
   assert phases.rate("train") == 0
   with phases("train"):
     clock.seconds += 4.0
     phases.count("train", 100)
-    phases.count("train", jnp.int32(60))
+    phases.count("train", amount)
   assert phases.counts["train"] == 160
   assert phases.rate("train") == 40.0
 

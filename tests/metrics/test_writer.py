@@ -125,7 +125,12 @@ def test_csv_holds_the_scalars_as_one_table(tmp_path):
 
 
 def test_series_leaves_out_steps_without_the_metric():
-  rows = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": None}, {"step": 3}, {"step": 4, "loss": 1.0}]
+  rows = [
+    {"step": 1, "loss": 2.0},
+    {"step": 2, "loss": None},
+    {"step": 3},
+    {"step": 4, "loss": 1.0},
+  ]
   steps, values = writer.series(rows, "loss")
   np.testing.assert_array_equal(steps, [1, 4])
   np.testing.assert_array_equal(values, [2.0, 1.0])

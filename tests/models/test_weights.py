@@ -81,7 +81,7 @@ def test_parameters_have_the_parameter_dtype_and_biases_float32():
 
 def test_a_fresh_model():
   """Matrices of the configured deviation, norm scales 1, biases 0, layers drawn apart."""
-  config = tiny(init_std=0.07, num_layers=3)
+  config = tiny(init_std=0.07, num_layers=3, num_mtp_modules=0)
   made = jit(lambda key: state_lib.init_variables(config, key))(jax.random.key(0))
   for path, leaf in jax.tree_util.tree_leaves_with_path(made["params"]):
     name = jax.tree_util.keystr(path, simple=True, separator="/")

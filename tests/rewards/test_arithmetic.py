@@ -41,7 +41,7 @@ def test_value_and_numbers_of_generated_trees(expression):
   tree = arithmetic.parse(written)
   assert arithmetic.numbers(tree) == sorted(numbers)
   if value is None:
-    with pytest.raises(arithmetic.ExpressionError, match="^division by zero$"):
+    with pytest.raises(arithmetic.ExpressionError, match=r"^division by zero$"):
       arithmetic.value(tree)
   else:
     assert arithmetic.value(tree) == value

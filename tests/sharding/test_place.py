@@ -33,7 +33,7 @@ def _optimizer(config, name):
 def test_unbox_and_logical_axes():
   boxed = {"a": _box(jnp.ones(2), "embed"), "b": {"c": jnp.zeros(3)}}
   plain = place.unbox(boxed)
-  assert {"a": (2,), "b": {"c": (3,)}} == jax.tree.map(jnp.shape, plain)
+  assert jax.tree.map(jnp.shape, plain) == {"a": (2,), "b": {"c": (3,)}}
   assert place.logical_axes(boxed) == {"a": ("embed",), "b": {"c": ()}}
 
 

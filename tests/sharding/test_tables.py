@@ -56,10 +56,10 @@ def _optimizer(config, name):
 
 
 def _batch() -> TokenBatch:
-  ids, segments = zip(*[fakes.packed(ROWS, LENGTH, seed=s) for s in range(MICROBATCHES)])
-  segments = np.stack(segments)
+  packed = [fakes.packed(ROWS, LENGTH, seed=seed) for seed in range(MICROBATCHES)]
+  ids, segments = (np.stack(arrays) for arrays in zip(*packed, strict=True))
   weights = np.random.default_rng(5).uniform(0.2, 1.0, segments.shape) * (segments > 0)
-  return TokenBatch(np.stack(ids), segments, weights.astype(np.float32))
+  return TokenBatch(ids, segments, weights.astype(np.float32))
 
 
 @functools.cache

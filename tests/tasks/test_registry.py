@@ -23,7 +23,7 @@ def test_an_unknown_option_is_named():
 
 
 def test_a_bad_option_keeps_its_own_message():
-  with pytest.raises(ValueError, match="^min_operations=9"):
+  with pytest.raises(ValueError, match=r"^min_operations=9"):
     registry.get("chain", {"min_operations": 9, "max_operations": 3})
 
 

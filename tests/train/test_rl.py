@@ -70,8 +70,8 @@ def base(setup, tmp_path_factory):
 
 def run(settings, setup, base, directory, evaluate=None):
   with jax.set_mesh(setup.mesh):
-    engine = rl.make_engine(settings, setup, base)
-    return rl.run(settings, setup, base, directory, engine, evaluate)
+    engine = rl.make_engine(settings, setup, base.variables)
+    return rl.run(settings, setup, base.variables, directory, engine, evaluate)
 
 
 def test_thinking_is_discovered_because_it_pays(setup, base, tmp_path):
@@ -123,8 +123,8 @@ def test_nothing_compiles_after_the_second_step(preset, setup, base, tmp_path):
   counts = []
 
   with jax.set_mesh(setup.mesh):
-    engine = rl.make_engine(settings, setup, base)
-    trainer = rl.PolicyTrainer(settings, setup, base, engine, Phases())
+    engine = rl.make_engine(settings, setup, base.variables)
+    trainer = rl.PolicyTrainer(settings, setup, base.variables, engine, Phases())
     state = state_lib.create(
       setup.model,
       rl.make_optimizer(settings, setup),

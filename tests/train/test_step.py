@@ -113,14 +113,15 @@ def test_split_microbatches_of_a_model_equal_one():
   whole = TokenBatch(ids, segments, weights)
   loss = loop.make_loss(Transformer(config), loop.LMLossConfig(0.0, 0.01, 0.1, None))
   accumulate = jax.jit(
-    lambda batch, count: step_lib.accumulate(loss, *variables.values(), batch, count),
+    lambda *args: step_lib.accumulate(loss, *args),
     compiler_options={"xla_backend_optimization_level": 0},
   )
-  assert list(variables) == ["params", "router"]
-  one, four = (
-    accumulate(jax.tree.map(lambda x: x.reshape(m, 4 // m, 10), whole), m)  # noqa: B023
-    for m in (1, 4)
-  )
+
+  def split(count):
+    batch = jax.tree.map(lambda x: x.reshape(count, 4 // count, 10), whole)
+    return accumulate(variables["params"], variables["router"], batch, count)
+
+  one, four = split(1), split(4)
   paths = jax.tree_util.tree_flatten_with_path(one)[0]
   for (path, want), got in zip(paths, jax.tree.leaves(four), strict=True):
     size = max(1.0, float(np.abs(want).max()))
@@ -196,9 +197,9 @@ def test_a_step_that_must_not_happen_changes_nothing(make, finite):
   if finite:
     assert metrics["weight"] == 0
     assert metrics["loss"] == 0
-  fresh, again = good_step(jax.tree.map(jnp.array, before), _batch(2, 5, seed=2), 2)[0], None
-  again, _ = good_step(state, _batch(2, 5, seed=2), 2)
-  _assert_equal((again.params, again.opt_state), (fresh.params, fresh.opt_state))
+  as_if_never, _ = good_step(jax.tree.map(jnp.array, before), _batch(2, 5, seed=2), 2)
+  after, _ = good_step(state, _batch(2, 5, seed=2), 2)
+  _assert_equal((after.params, after.opt_state), (as_if_never.params, as_if_never.opt_state))
 
 
 def test_router_biases_move_once_by_the_rate_towards_balance():

@@ -1,0 +1,28 @@
+"""Fine-tunes a checkpoint on a JSON-lines file of prompts and responses (loss on responses only).
+
+Judged samples are such a file, so this is also the second half of rejection sampling:
+
+python -m experiments.sft --config=configs/sft/chain.py --workdir=runs/chain_sft \
+  --config.init_from=runs/chain/1_pretrain/checkpoints \
+  --config.data=runs/chain/4_evaluate_rl/samples.jsonl
+"""
+
+from experiments import launch
+
+
+def main(config, workdir: str) -> None:
+  from reasonjax.train import sft, state
+  from reasonjax.train.loop import SupervisedConfig
+
+  run = launch.build(config, sft=SupervisedConfig, init_from=str, data=str)
+
+  def train(setup, folder):
+    variables = state.load_variables(run.init_from, setup.model, setup.mesh, setup.rules)
+    _, session = sft.run(run.sft, setup, variables, run.data, folder)
+    return session.phases.state()
+
+  launch.stage(run, workdir, "sft", train)
+
+
+if __name__ == "__main__":
+  launch.run(main)

@@ -1,0 +1,75 @@
+"""Prompts and responses for fine-tuning: the loss is on the response alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import grain
+import numpy as np
+
+from reasonjax.core.types import TokenBatch
+from reasonjax.data import packing
+from reasonjax.data.tokenizer import Tokenizer
+
+
+class Pairs:
+  """A JSON-lines file of objects with "prompt" and "response".
+
+  Lines that say `"correct": false` are left out, so a file of judged samples is, as it stands, the
+  data of rejection sampling.
+  """
+
+  def __init__(self, path: str | Path, tokenizer: Tokenizer):
+    """Args:
+      path: the file.
+      tokenizer: turns text into ids.
+
+    Raises:
+      ValueError: naming file and line, for a line that is no such object; or if no pair is left.
+    """
+    self._tokenizer = tokenizer
+    self._pairs: list[tuple[str, str]] = []
+    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+      try:
+        row = json.loads(line)
+        pair = (str(row["prompt"]), str(row["response"]))
+      except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+          f'{path}, line {number}: expected an object with "prompt" and "response" ({error!r}).'
+        ) from error
+      if row.get("correct", True):
+        self._pairs.append(pair)
+    if not self._pairs:
+      raise ValueError(f"{path} holds no pair to train on.")
+
+  def __len__(self) -> int:
+    return len(self._pairs)
+
+  def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+    """Ids of `BOS prompt response EOS`, and a loss weight of 1 on the response and its EOS."""
+    prompt, response = map(self._tokenizer.encode, self._pairs[index])
+    before = 1 + len(prompt)
+    ids = [self._tokenizer.bos_id, *prompt, *response, self._tokenizer.eos_id]
+    loss = np.ones(len(ids), np.float32)
+    loss[:before] = 0.0
+    return {"ids": np.array(ids, np.int32), "loss": loss}
+
+
+def batches(
+  source, *, seed: int, microbatches: int, rows: int, row_length: int
+) -> grain.DatasetIterator[TokenBatch]:
+  """An endless iterator of `[M, B, T]` batches; every epoch is shuffled anew.
+
+  Args:
+    source: random access to dicts "ids" and "loss".
+    seed: of the shuffling.
+    microbatches: M.
+    rows: B.
+    row_length: T; no pair may be longer.
+  """
+  reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+  pairs = grain.MapDataset.source(source).seed(seed).shuffle().repeat(reseed_each_epoch=True)
+  return packing.batches(
+    pairs.to_iter_dataset(reading), microbatches=microbatches, rows=rows, row_length=row_length
+  )

@@ -1,0 +1,61 @@
+"""Every entry point by its command line, one after the other, on a model of no importance."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SMALL = "model.num_layers=2 model.hidden_size=16 model.num_heads=2 model.scan_unroll=1"
+
+
+def run(name: str, workdir: Path, overrides: str) -> str:
+  """Runs an entry point and returns everything it printed."""
+  command = [sys.executable, "-m", f"experiments.{name}", "--cpu_devices=2"]
+  command += [f"--config=configs/{name}/chain.py", f"--workdir={workdir}"]
+  command += [f"--config.{override}" for override in f"{SMALL} {overrides}".split()]
+  environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax")}
+  done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("base")
+  run("pretrain", folder, "pretrain.loop.steps=3 pretrain.optim.warmup_steps=1")
+  return folder / "pretrain" / "checkpoints"
+
+
+def test_rl_starts_from_a_pretrained_checkpoint(base, tmp_path):
+  overrides = f"init_from={base} rl.loop.steps=2 rl.optim.warmup_steps=1 rl.prompts=4 rl.samples=4"
+  run("rl", tmp_path, f"{overrides} rl.preset=dr_grpo")
+  result = json.loads((tmp_path / "rl" / "result.json").read_text())
+  assert result["counts"]["generate"] > 0
+  assert json.loads((tmp_path / "config.json").read_text())["rl"]["preset"] == "dr_grpo"
+
+
+def test_judged_samples_are_data_to_fine_tune_on(base, tmp_path):
+  samples = tmp_path / "samples.jsonl"
+  rows = [{"prompt": "1+2+3=", "response": "<think></think><answer>6</answer>", "correct": True}]
+  samples.write_text("\n".join(map(json.dumps, rows)))
+  overrides = f"init_from={base} data={samples} sft.loop.steps=40 sft.loop.log_every=1"
+  shape = "sft.batch.microbatches=1 sft.batch.row_length=32"
+  run("sft", tmp_path / "sft", f"{overrides} {shape} sft.optim.learning_rate=0.01")
+  lines = (tmp_path / "sft" / "sft" / "metrics.jsonl").read_text().splitlines()
+  losses = [json.loads(line)["ce"] for line in lines]
+  assert losses[0] > 2.0
+  assert losses[-1] < 1.0
+
+
+def test_a_checkpoint_is_measured(base, tmp_path):
+  overrides = f"init_from={base} problems=4 rows=8 sampling.samples=4 vote_sizes=(1,4)"
+  output = run("evaluate", tmp_path, overrides)
+  result = json.loads((tmp_path / "evaluate" / "result.json").read_text())
+  assert result["problems"] == 4
+  assert set(result["majority_accuracy"]) == {"1", "4"}
+  assert '"accuracy_interval"' in output
+  assert len((tmp_path / "evaluate" / "samples.jsonl").read_text().splitlines()) == 16

@@ -1,0 +1,74 @@
+"""What a run stands on is built from its config, and misfits are told at once."""
+
+import fakes
+import pytest
+
+from reasonjax.data import tokenizer as tokenizer_lib
+from reasonjax.tasks.chain import Chain
+from reasonjax.tasks.countdown import Countdown
+from reasonjax.train import setup as setup_lib
+from reasonjax.train.setup import ParallelConfig, TaskConfig
+
+DATA = ParallelConfig({"data": -1}, "data")
+COUNTDOWN = TaskConfig("countdown", {}, "symbols")
+
+
+def _vocabulary() -> int:
+  return tokenizer_lib.of_symbols(Countdown().symbols).vocab_size
+
+
+def test_build():
+  model = fakes.model_config(vocab_size=_vocabulary())
+  parallel = ParallelConfig({"fsdp": 4, "tensor": -1}, "full")
+  setup = setup_lib.build(parallel, model, COUNTDOWN)
+  assert dict(setup.mesh.shape) == {"data": 1, "fsdp": 4, "expert": 1, "context": 1, "tensor": 2}
+  assert setup.rules.name == "full"
+  assert setup.model is model
+  assert setup.task == Countdown()
+  text = "".join(setup.task.symbols[:3])
+  assert setup.tokenizer.decode(setup.tokenizer.encode(text)) == text
+
+
+def test_options_reach_the_task():
+  model = fakes.model_config(vocab_size=64)
+  options = {"min_operations": 2, "max_operations": 3}
+  setup = setup_lib.build(DATA, model, TaskConfig("chain", options, "symbols"))
+  assert setup.task == Chain(min_operations=2, max_operations=3) != Chain()
+
+
+@pytest.mark.parametrize(
+  ("tokenizer", "too_few"), [("symbols", _vocabulary() - 1), ("bytes", 258)], ids=str
+)
+def test_a_vocabulary_smaller_than_the_tokenizer_is_an_error(tokenizer, too_few):
+  task = TaskConfig("countdown", {}, tokenizer)
+  message = rf"model\.vocab_size={too_few}: the tokenizer has {too_few + 1} ids"
+  with pytest.raises(ValueError, match=message):
+    setup_lib.build(DATA, fakes.model_config(vocab_size=too_few), task)
+  fitting = setup_lib.build(DATA, fakes.model_config(vocab_size=too_few + 1), task)
+  assert fitting.tokenizer.vocab_size == too_few + 1
+
+
+def test_bytes():
+  task = TaskConfig("countdown", {}, "bytes")
+  setup = setup_lib.build(DATA, fakes.model_config(vocab_size=300), task)
+  assert isinstance(setup.tokenizer, tokenizer_lib.ByteTokenizer)
+
+
+def test_anything_else_is_a_model_file(tmp_path):
+  missing = str(tmp_path / "missing.model")
+  with pytest.raises(FileNotFoundError, match=r"missing\.model"):
+    setup_lib.build(DATA, fakes.model_config(), TaskConfig("countdown", {}, missing))
+
+
+@pytest.mark.parametrize(
+  ("parallel", "task", "message"),
+  [
+    (ParallelConfig({"data": 3}, "data"), COUNTDOWN, "needs 3 devices"),
+    (ParallelConfig({"data": -1}, "pipeline"), COUNTDOWN, "rules='pipeline'"),
+    (DATA, TaskConfig("sudoku", {}, "symbols"), "task='sudoku'"),
+    (DATA, TaskConfig("countdown", {"colour": 1}, "symbols"), "colour"),
+  ],
+)
+def test_errors_of_the_parts(parallel, task, message):
+  with pytest.raises(ValueError, match=message):
+    setup_lib.build(parallel, fakes.model_config(vocab_size=_vocabulary()), task)
