@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -62,8 +63,11 @@ class Engine:
     self._generate = jax.jit(self._run, static_argnames=("new_tokens", "truncates"))
 
   def _run(self, variables, request, key, *, new_tokens, truncates) -> Completions:
-    """Decodes on every batch shard by itself: no shard waits for another's longest completion."""
-    axes = self._rules.batch_axes if self._rules else ()
+    """Decodes on every shard by itself: no shard waits for another's longest completion.
+
+    A step has one token a row, so the axes that split sequences in training split rows here.
+    """
+    axes = _split_axes(self._rules) if self._rules else ()
     model = Transformer(self._config, self._rules.without(axes) if axes else self._rules)
     run = functools.partial(
       decode.generate,
@@ -101,8 +105,8 @@ class Engine:
     Returns: completions, group-major, in the order of the prompts.
 
     Raises:
-      ValueError: for no prompts, an empty or too long prompt, or a budget or group beyond the
-        engine's sizes.
+      ValueError: for no prompts, an empty or too long prompt, a budget or group beyond the
+        engine's sizes, or a batch that does not divide over the devices.
     """
     if not prompts or min(map(len, prompts)) == 0:
       raise ValueError("prompts: give at least one prompt, each with at least one token (BOS).")
@@ -110,7 +114,7 @@ class Engine:
       raise ValueError(f"samples={sampling.samples}: the engine has rows={self._rows}.")
     length = _bucket("prompt length", max(map(len, prompts)), self._prompt_buckets)
     new_tokens = _bucket("max_new_tokens", sampling.max_new_tokens, self._new_buckets)
-    per_batch = self._rows // sampling.samples
+    per_batch = self._prompts_per_batch(sampling.samples)
     # All batches are dispatched before the first is fetched, so the device never waits.
     pending = [
       self._generate(
@@ -129,6 +133,18 @@ class Engine:
       for name in ("token_BxT", "logp_BxT", "length_B", "ended_B")
     )
     return Rollout([list(prompt) for prompt in prompts], tokens, logps, lengths, ~ended)
+
+  def _prompts_per_batch(self, samples: int) -> int:
+    count = self._rows // samples
+    if self._rules:
+      sizes = jax.sharding.get_abstract_mesh().shape
+      shards = math.prod(sizes[axis] for axis in _split_axes(self._rules))
+      if count % shards:
+        raise ValueError(
+          f"rows={self._rows}: {count} prompts with samples={samples} each do not divide over "
+          f"{shards} devices; choose rows as a multiple of {samples * shards}."
+        )
+    return count
 
   def _request(self, prompts, start, length, count, sampling: Sampling) -> Request:
     """One batch of `count` prompts from number `start` on, missing ones with a budget of 0."""
@@ -150,6 +166,10 @@ class Engine:
         min_p_B=np.full(rows, sampling.min_p, np.float32),
       ),
     )
+
+
+def _split_axes(rules: Rules) -> tuple[str, ...]:
+  return rules.batch_axes + rules.length_axes
 
 
 def _bucket(name: str, value: int, buckets: Sequence[int]) -> int:

@@ -23,7 +23,8 @@ def group(
   .. math:: A_{p,g} = (r_{p,g} - \mathrm{mean}_g r_{p,g}) / (\mathrm{std}_g r_{p,g} + \epsilon)
 
   A flat group (all rewards equal up to rounding) gets exactly 0: left to `eps`, rounding residue
-  divided by a near-zero deviation can become an advantage of order one.
+  divided by a near-zero deviation can become an advantage of order one. Without baseline and scale
+  the rewards are returned as they are.
 
   Args:
     reward_PxG: rewards of G samples of each of P prompts.
@@ -59,6 +60,8 @@ def group(
     advantage = advantage - reward.mean(axis=1, keepdims=True)
   if scale == "std":
     advantage = advantage / (reward.std(axis=1, ddof=ddof, keepdims=True) + eps)
+  if baseline == "none" and scale == "none":
+    return advantage
   return jnp.where(flat(reward, flat_tolerance)[:, None], 0.0, advantage)
 
 

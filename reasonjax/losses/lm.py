@@ -36,7 +36,7 @@ def score_tokens(
   r"""Scores target tokens without ever holding all logits, in the forward or the backward pass.
 
   .. math:: z = h W^\top / \tau, \quad \log p_y = z_y - \log\sum_v e^{z_v}, \quad
-    H = \log\sum_v e^{z_v} - \sum_v p_v z_v
+    H = -\sum_v p_v \log p_v
 
   Logits are computed in float32, `chunk` tokens at a time, and recomputed in the backward pass.
 
@@ -72,8 +72,8 @@ def score_tokens(
     # A masked sum instead of a gather: its transpose is no scatter.
     is_target_NxV = target_N[:, None] == jnp.arange(logits_NxV.shape[-1])[None, :]
     logp_N = jnp.where(is_target_NxV, logits_NxV, 0.0).sum(axis=-1) - log_z_N
-    prob_NxV = jnp.exp(logits_NxV - log_z_N[:, None])
-    return logp_N, log_z_N - (prob_NxV * logits_NxV).sum(axis=-1), log_z_N
+    logp_NxV = logits_NxV - log_z_N[:, None]
+    return logp_N, -(jnp.exp(logp_NxV) * logp_NxV).sum(axis=-1), log_z_N
 
   hidden = jnp.pad(hidden_BxTxD.reshape(N, D), ((0, padding), (0, 0))).reshape(count, size, D)
   target = jnp.pad(target_BxT.reshape(N), (0, padding)).reshape(count, size)
@@ -96,7 +96,7 @@ def cross_entropy(
     weight_BxT: float32 weight of each target; 0 leaves it out.
     z_coefficient: c_z; 1e-4 is usual in pretraining, 0 turns it off.
 
-  Returns: total, weight and metrics `ce`, `z` (mean log^2 Z) and `token_accuracy_nats`' parts.
+  Returns: total, weight and metrics `ce`, `z` (mean log^2 Z) and `entropy`.
 
   Source: z-loss from arXiv 2204.02311, section 5.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import resource
+import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 
@@ -79,6 +82,48 @@ class Phases:
     """Goes on from the totals of an earlier process."""
     self.seconds.update(state["seconds"])
     self.counts.update(state["counts"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Two programs timed in turn in one process, so that a noisy machine is noisy for both.
+
+  Attributes:
+    seconds: median of the first.
+    reference_seconds: median of the second.
+    ratio: median of reference / first, pair by pair; above 1 the first is faster.
+  """
+
+  seconds: float
+  reference_seconds: float
+  ratio: float
+
+
+def compare(
+  run: Callable[[], Any], reference: Callable[[], Any], *, repeats: int = 15
+) -> Comparison:
+  """Times two functions that return device arrays, after one call of each to compile.
+
+  Args:
+    run: first.
+    reference: second.
+    repeats: pairs; which of the two goes first alternates.
+  """
+  jax.block_until_ready((run(), reference()))
+  seconds = {run: [], reference: []}
+  for repeat in range(repeats):
+    for program in (run, reference) if repeat % 2 else (reference, run):
+      start = time.perf_counter()
+      jax.block_until_ready(program())
+      seconds[program].append(time.perf_counter() - start)
+  pairs = zip(seconds[run], seconds[reference], strict=True)
+  ratio = statistics.median(slow / fast for fast, slow in pairs)
+  return Comparison(*(statistics.median(values) for values in seconds.values()), ratio)
+
+
+def temporary_bytes(function: Callable, *args) -> int:
+  """Bytes that the compiled function needs besides arguments and results, by the compiler."""
+  return jax.jit(function).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
 
 def peak_memory_gb() -> float:

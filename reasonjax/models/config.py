@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 REMAT_POLICIES = ("none", "full", "dots")
+DTYPES = ("float32", "bfloat16", "float16")
 MOE_IMPLEMENTATIONS = ("grouped", "loop")
 
 
@@ -153,7 +154,12 @@ class ModelConfig:
       self.moe_implementation,
       f"choose from {MOE_IMPLEMENTATIONS}",
     )
-    if self.num_moe_layers:
+    _require(self.rope_theta > 1, "rope_theta", self.rope_theta, "must exceed 1")
+    _require(self.init_std >= 0, "init_std", self.init_std, "must not be negative")
+    for name in ("dtype", "param_dtype"):
+      _require(getattr(self, name) in DTYPES, name, getattr(self, name), f"choose from {DTYPES}")
+    # MTP modules have a MoE block wherever there are experts.
+    if self.num_moe_layers or (self.num_mtp_modules and self.num_routed_experts):
       self._check_experts()
 
   def _check_experts(self):

@@ -33,12 +33,12 @@ class MTPModule(nn.Module):
     """Applies the module.
 
     Args:
-      embedded_BxTxD: embedding of the token k places on. Where a document has no such token the
-        row is meaningless; being last in its document, no meaningful row attends to it.
+      embedded_BxTxD: embedding of the token k places on.
       hidden_BxTxD: output of the model (k = 1) or of the module before.
       bias_E: router bias of this module's MoE layer.
       cos_sin: from `rope.cos_sin`.
-      segment_BxT: int32 document numbers.
+      segment_BxT: int32 document numbers, 0 also where a document has no token k places on; such
+        rows come last in their document, so no meaningful row attends to them.
 
     Returns: `[B, T, D]` after the module's own final norm, and its routing statistics.
     """

@@ -156,9 +156,10 @@ class Transformer(nn.Module):
     for depth, module in enumerate(self.mtp, start=1):
       embedded_BxTxD = self._embed(mask.shift_left(ids_BxT, depth))
       bias_E = self.mtp_bias.value[depth - 1] if self.config.num_routed_experts else None
-      hidden_BxTxD, module_stats = module(
-        embedded_BxTxD, hidden_BxTxD, bias_E, cos_sin, segment_BxT
-      )
+      # A document's last tokens have no token `depth` places on: padding for this module.
+      _, exists_BxT = mask.targets(ids_BxT, segment_BxT, depth)
+      real_BxT = jnp.where(exists_BxT, segment_BxT, 0)
+      hidden_BxTxD, module_stats = module(embedded_BxTxD, hidden_BxTxD, bias_E, cos_sin, real_BxT)
       outputs.append(hidden_BxTxD)
       stats.append(module_stats)
     return jnp.stack(outputs), stack_stats(stats)

@@ -105,6 +105,11 @@ class Rules:
     """Mesh axes that split the batch."""
     return _as_tuple(self.axes("batch"))
 
+  @property
+  def length_axes(self) -> tuple[str, ...]:
+    """Mesh axes that split sequences."""
+    return _as_tuple(self.axes("length"))
+
 
 def _as_tuple(axes: MeshAxes) -> tuple[str, ...]:
   return (axes,) if isinstance(axes, str) else axes or ()

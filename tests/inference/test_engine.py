@@ -203,3 +203,10 @@ def test_sizes_must_be_positive(sizes):
   with pytest.raises(ValueError, match="must be positive") as error:
     make(**({"rows": 4} | sizes))
   assert f"{name}={value}" in str(error.value)
+
+
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
+  with jax.set_mesh(mesh_lib.make({"data": 4}, devices=jax.devices()[:4])):
+    engine = make(16, rules=rules.get("data"))
+    with pytest.raises(ValueError, match=r"rows=16: 5 prompts with samples=3 .* 4 devices"):
+      engine.generate(PROMPTS, Sampling(NEW, samples=3), jax.random.key(0))

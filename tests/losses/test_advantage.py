@@ -99,6 +99,11 @@ def test_flat_tolerance_grows_with_the_rewards():
   assert advantage.flat(rewards, 0.0).tolist() == [False, False, False]
 
 
+def test_without_baseline_and_scale_rewards_stay_as_they_are():
+  result = advantage.group(jnp.array([[0.5], [-2.0]]), baseline="none", scale="none")
+  assert result.tolist() == [[0.5], [-2.0]]
+
+
 def test_result_is_float32_for_half_precision_rewards():
   result = advantage.group(jnp.array([ONE_RIGHT], jnp.bfloat16), eps=0.0)
   assert result.dtype == jnp.float32

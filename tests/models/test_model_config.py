@@ -36,6 +36,11 @@ WRONG = [
   ("num_limited_groups", {"num_limited_groups": 3}),
   ("experts_per_token", {"experts_per_token": 0}),
   ("experts_per_token", {"experts_per_token": 5}),
+  ("experts_per_token", {"num_dense_layers": 2, "num_mtp_modules": 1, "experts_per_token": 99}),
+  ("rope_theta", {"rope_theta": 1.0}),
+  ("init_std", {"init_std": -0.1}),
+  ("dtype", {"dtype": "floaty"}),
+  ("param_dtype", {"param_dtype": "int8"}),
 ]
 
 

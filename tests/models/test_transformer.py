@@ -53,13 +53,14 @@ def test_equals_the_float64_reference(name):
 
 
 @pytest.mark.parametrize("name", ["two_mtp_pre", "experts_in_mtp_only"])
-def test_mtp_loads_count_every_row_that_has_its_token(name):
-  """Rows without a token k places on mean nothing; they may count or not, once each."""
+def test_mtp_loads_count_the_rows_whose_further_token_exists(name):
   config, want = CONFIGS[name], expected(name)
-  load = np.asarray(forward(config, IDS, SEGMENT)[0].stats["mtp"].load_E)
-  meaningless = (SEGMENT != 0).sum() - want.mtp_real.sum(axis=(1, 2))
-  assert (load >= want.mtp_load).all()
-  assert (load <= want.mtp_load + meaningless[:, None]).all()
+  stats = forward(config, IDS, SEGMENT)[0].stats["mtp"]
+  np.testing.assert_array_equal(stats.load_E, want.mtp_load)
+  rows = want.mtp_real.sum(axis=(1, 2))
+  assert (rows > 0).all()
+  assert (rows < (SEGMENT != 0).sum()).all()
+  np.testing.assert_array_equal(want.mtp_load.sum(axis=1), config.experts_per_token * rows)
 
 
 def without_mtp(variables: dict) -> dict:

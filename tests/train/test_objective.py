@@ -124,13 +124,16 @@ def test_supervised_loss(weigh):
     assert float(output.metrics[name][1]) == pytest.approx(weight, rel=1e-5), name
 
 
-def test_load_counts_every_real_token_once_a_choice():
+def test_load_counts_every_token_that_has_what_is_predicted_from():
+  """All real tokens in the layers; in MTP module k, those with a token k places on."""
   batch = _text()
   (_, output), _ = _lm(MODEL, ALL)(batch)
   assert output.load["layers"].shape == (1, 8)
   assert output.load["mtp"].shape == (2, 8)
   per_layer = np.concatenate([output.load["layers"], output.load["mtp"]]).sum(axis=1)
-  np.testing.assert_array_equal(per_layer, [(batch.segment_BxT > 0).sum() * 2] * 3)
+  lengths = [(row == n).sum() for row in batch.segment_BxT for n in range(1, row.max() + 1)]
+  expected = [2 * sum(max(length - k, 0) for length in lengths) for k in (0, 1, 2)]
+  np.testing.assert_array_equal(per_layer, expected)
 
 
 def test_gradient_of_the_supervised_loss_in_the_head():
@@ -189,11 +192,7 @@ def test_chunks_change_nothing():
 
 
 def test_packed_documents_equal_unpacked_ones():
-  """Four documents in two rows, behind and before padding, or each in a row of its own.
-
-  Loads of the MTP modules are left out: they also count the last tokens of a document, whose input
-  is the beginning of whatever comes next.
-  """
+  """Four documents in two rows, behind and before padding, or each in a row of its own."""
   rng = np.random.default_rng(4)
   documents = [rng.integers(3, VOCAB, n) for n in (5, 7, 3, 6)]
   weights = [rng.uniform(0.1, 2.0, len(document)) for document in documents]
@@ -216,7 +215,8 @@ def test_packed_documents_equal_unpacked_ones():
   assert float(packed[0][0]) == pytest.approx(float(alone[0][0]), rel=1e-5)
   for part in ("weight", "metrics"):
     _assert_trees_close(getattr(packed[0][1], part), getattr(alone[0][1], part))
-  np.testing.assert_array_equal(packed[0][1].load["layers"], alone[0][1].load["layers"])
+  for name in ("layers", "mtp"):
+    np.testing.assert_array_equal(packed[0][1].load[name], alone[0][1].load[name])
   _assert_trees_close(packed[1], alone[1])
 
 
