@@ -6,7 +6,8 @@ from ml_collections.config_dict import placeholder
 
 def parallel() -> ConfigDict:
   """All devices share the batch; on a CPU every core is a device."""
-  return ConfigDict({"mesh": {"data": -1}, "rules": "data"})
+  mesh = {"data": -1, "fsdp": 1, "expert": 1, "context": 1, "tensor": 1}
+  return ConfigDict({"mesh": mesh, "rules": "data"})
 
 
 def model(vocab_size: int) -> ConfigDict:

@@ -13,10 +13,8 @@ def main(config, workdir: str) -> None:
 
   def measure(setup, _):
     times = {name: vars(compare(*pair, repeats=run.repeats)) for name, pair in _times(run).items()}
-    return {
-      "times": times,
-      "bytes": {name: [temporary_bytes(*each) for each in pair] for name, pair in _memory(run)},
-    }
+    sizes = {name: [temporary_bytes(*each) for each in pair] for name, pair in _memory(run)}
+    return {"times": times, "bytes": sizes}
 
   result = launch.stage(run, workdir, "bench", measure)
   for name, row in result["times"].items():
@@ -52,12 +50,10 @@ def _times(run) -> dict:
     return lambda: engine.generate(prompts, sampling, jax.random.key(2)).token_BxT
 
   forward = jax.jit(lambda ids: Transformer(run.model).apply(variables, ids))
+  uncached = lambda: [forward(ids) for _ in range(run.length)]
   return {
     "grouped experts, gradient, against a loop": (gradient("grouped"), gradient("loop")),
-    "decoding over the latent cache, against full forward passes": (
-      generate(1),
-      lambda: [forward(ids) for _ in range(run.length)],
-    ),
+    "decoding over the latent cache, against full forward passes": (generate(1), uncached),
     "one prefill a prompt, against one a sample": (generate(run.group), generate(1)),
   }
 

@@ -121,6 +121,16 @@ def test_each_equation_has_one_function():
     assert len(owners) == 1, f"{equation} is implemented by {owners}"
 
 
+def test_the_readme_names_the_function_of_each_equation():
+  table = {}
+  for line in (ROOT / "README.md").read_text().splitlines():
+    cells = line.split("|")
+    if len(cells) == 4 and "Eq." in cells[1]:
+      function = re.search(r"`[a-z_]+\.([a-z_]+\.\w+)`", cells[2]).group(1)
+      table |= dict.fromkeys(re.findall(r"[\w-]+ Eq\. \d+", cells[1]), function)
+  assert table == {equation: owners[0] for equation, owners in tagged("Implements").items()}
+
+
 def test_every_twin_names_a_function_that_exists():
   defined = {node.name for path in FILES for _, node, _ in functions(path)}
   twins = tagged("Twin of")

@@ -39,7 +39,7 @@ SUMMARY_KEYS = {
   "seed",
   "versions",
 }
-FIGURES = 10
+FIGURES = 9
 
 
 def start(directory: Path, *overrides: str) -> subprocess.Popen:
