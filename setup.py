@@ -27,6 +27,12 @@ setup(
     "cuda": ["jax[cuda13]>=0.10"],
     "tensorboard": ["tensorboardX>=2.6"],
     "parity": ["torch>=2.4", "transformers>=5.0"],
-    "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.14"],
+    "test": [
+      "pytest>=8",
+      "pytest-xdist>=3.7",
+      "hypothesis>=6.100",
+      "ruff>=0.14",
+      "tensorboardX>=2.6",
+    ],
   },
 )
