@@ -20,8 +20,10 @@ p.lead { color: #55606a; margin-top: 0 }
 table { border-collapse: collapse; margin: .6rem 0 } td, th { padding: .25rem .8rem .25rem 0;
   text-align: left; border-bottom: 1px solid #e3e7ea; vertical-align: top }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start }
-.figures figure { margin: 0 } .figures img { max-width: 100% }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(26rem, 1fr)); gap: 1.5rem;
+  align-items: start }
+.figures figure { margin: 0 } .figures img { width: 100% }
+.figures figure:first-child { grid-column: 1 / -1; max-width: 52rem }
 figcaption { color: #55606a; font-size: .85rem; max-width: 38rem }
 code, .response { font: 13px/1.45 ui-monospace, monospace; white-space: pre-wrap;
   overflow-wrap: anywhere }
@@ -52,7 +54,7 @@ class Report:
     self._parts.append(f"<table><tr>{head}</tr>{body}</table>")
 
   def figures(self, figures: Mapping[str, Figure]) -> None:
-    """Figures side by side, each under its caption."""
+    """Figures side by side, each above its caption; the first has a row of its own."""
     images = "".join(
       f"<figure><img alt='{html.escape(caption)}' src='{_data_url(figure)}'>"
       f"<figcaption>{html.escape(caption)}</figcaption></figure>"
