@@ -133,6 +133,7 @@ def rl(steps: int, prompt_length: int, max_new_tokens: int, row_length: int) -> 
       "reward_weights": {"accuracy": 1.0, "format": 0.0},
       "rows": 8,
       "row_length": row_length,
+      "chunk": placeholder(int),
       "bias_rate": 0.0,
     }
   )

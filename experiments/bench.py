@@ -11,7 +11,7 @@ def main(config, workdir: str) -> None:
 
   run = launch.build(config, **dict.fromkeys(("rows", "length", "group", "repeats", "vocab"), int))
 
-  def measure(setup, _):
+  def measure(*_):
     times = {name: vars(compare(*pair, repeats=run.repeats)) for name, pair in _times(run).items()}
     sizes = {name: [temporary_bytes(*each) for each in pair] for name, pair in _memory(run)}
     return {"times": times, "bytes": sizes}
@@ -49,8 +49,8 @@ def _times(run) -> dict:
     sampling = Sampling(run.length, samples=group)
     return lambda: engine.generate(prompts, sampling, jax.random.key(2)).token_BxT
 
-  forward = jax.jit(lambda ids: Transformer(run.model).apply(variables, ids))
-  uncached = lambda: [forward(ids) for _ in range(run.length)]
+  forward = jax.jit(lambda variables, ids: Transformer(run.model).apply(variables, ids))
+  uncached = lambda: [forward(variables, ids) for _ in range(run.length)]
   return {
     "grouped experts, gradient, against a loop": (gradient("grouped"), gradient("loop")),
     "decoding over the latent cache, against full forward passes": (generate(1), uncached),

@@ -1,5 +1,7 @@
 """Measures a checkpoint on held-out problems: accuracy with error bar, majority votes, pass@k.
 
+With `--config.split=train` its judged samples may be trained on (experiments/sft.py).
+
 python -m experiments.evaluate --config=configs/evaluate/chain.py --workdir=runs/chain_evaluation \
   --config.init_from=runs/chain/3_rl/checkpoints --config.sampling.temperature=0.7
 """
@@ -18,6 +20,7 @@ def main(config, workdir: str) -> None:
   from reasonjax.train import state
 
   fields = {"problems": int, "vote_sizes": tuple, "prompt_length": int, "rows": int, "seed": int}
+  fields |= {"split": str}
   run = launch.build(config, sampling=Sampling, init_from=str, **fields)
 
   def measure(setup, folder):
@@ -32,10 +35,10 @@ def main(config, workdir: str) -> None:
       new_token_buckets=(run.sampling.max_new_tokens,),
       rules=setup.rules,
     )
-    problems = [setup.task.problem("test", 0, index) for index in range(run.problems)]
+    problems = [setup.task.problem(run.split, run.seed, index) for index in range(run.problems)]
     key = jax.random.key(run.seed)
     found = evaluation.evaluate(engine, setup.task, problems, setup.tokenizer, run.sampling, key)
-    found.write(folder / "samples.jsonl")
+    found.write(folder / "samples.jsonl", run.split)
     return found.summary(run.vote_sizes)
 
   result = launch.stage(run, workdir, "evaluate", measure)

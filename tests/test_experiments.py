@@ -40,7 +40,14 @@ def test_rl_starts_from_a_pretrained_checkpoint(base, tmp_path):
 
 def test_judged_samples_are_data_to_fine_tune_on(base, tmp_path):
   samples = tmp_path / "samples.jsonl"
-  rows = [{"prompt": "1+2+3=", "response": "<think></think><answer>6</answer>", "correct": True}]
+  rows = [
+    {
+      "prompt": "1+2+3=",
+      "response": "<think></think><answer>6</answer>",
+      "correct": True,
+      "split": "train",
+    }
+  ]
   samples.write_text("\n".join(map(json.dumps, rows)))
   overrides = f"init_from={base} data={samples} sft.loop.steps=40 sft.loop.log_every=1"
   shape = "sft.batch.microbatches=1 sft.batch.row_length=32"

@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
   return ConfigDict(
     {
       "init_from": placeholder(str),
+      "split": "test",
       "problems": 256,
       "vote_sizes": (1, 2, 4, 8, 16),
       "prompt_length": 24,

@@ -1,8 +1,8 @@
-"""Fine-tuning on correct samples: rejection sampling from any checkpoint of the chain pipeline.
+"""Fine-tuning on correct samples of training problems: rejection sampling, or distillation.
 
 python -m experiments.sft --config=configs/sft/chain.py --workdir=runs/chain_sft \
   --config.init_from=runs/chain/1_pretrain/checkpoints \
-  --config.data=runs/chain/4_evaluate_rl/samples.jsonl
+  --config.data=runs/samples/evaluate/samples.jsonl
 """
 
 from ml_collections import ConfigDict

@@ -20,11 +20,6 @@ def zeros(shapes: Tree) -> Tree:
   return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def size(tree: Tree) -> int:
-  """Number of elements over all leaves."""
-  return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
 def select(condition: jax.Array, yes: Tree, no: Tree) -> Tree:
   """Leaf-wise choice by one scalar condition."""
   return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

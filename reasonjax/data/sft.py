@@ -26,20 +26,24 @@ class Pairs:
       tokenizer: turns text into ids.
 
     Raises:
-      ValueError: naming file and line, for a line that is no such object; or if no pair is left.
+      ValueError: naming file and line, for a line that is no such object or says that its problem
+        is held out (`"split": "test"`); or if no pair is left.
     """
     self._tokenizer = tokenizer
     self._pairs: list[tuple[str, str]] = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
-      try:
-        row = json.loads(line)
-        pair = (str(row["prompt"]), str(row["response"]))
-      except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-          f'{path}, line {number}: expected an object with "prompt" and "response" ({error!r}).'
-        ) from error
-      if row.get("correct", True):
-        self._pairs.append(pair)
+    with Path(path).open(encoding="utf-8") as lines:
+      for number, line in enumerate(lines, start=1):
+        try:
+          row = json.loads(line)
+          pair = (str(row["prompt"]), str(row["response"]))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+          raise ValueError(
+            f'{path}, line {number}: expected an object with "prompt" and "response" ({error!r}).'
+          ) from error
+        if row.get("split") == "test":
+          raise ValueError(f"{path}, line {number} is held out (split test): not to be trained on.")
+        if row.get("correct", True):
+          self._pairs.append(pair)
     if not self._pairs:
       raise ValueError(f"{path} holds no pair to train on.")
 

@@ -57,16 +57,27 @@ class Evaluation:
       "truncated": float(self.truncated.mean()),
     }
 
-  def write(self, path: str | Path) -> None:
-    """Writes every response as a JSON line: prompt, answer, response, correct."""
+  def write(self, path: str | Path, split: str) -> None:
+    """Writes every response as a JSON line: split, prompt, answer, response, correct."""
+    if jax.process_index():
+      return
     with Path(path).open("w") as file:
       for problem, texts, verdicts in zip(self.problems, self.texts, self.correct, strict=True):
         for response, correct in zip(texts, verdicts, strict=True):
-          row = {"prompt": problem.prompt, "answer": problem.answer, "response": response}
+          row = {
+            "split": split,
+            "prompt": problem.prompt,
+            "answer": problem.answer,
+            "response": response,
+          }
           file.write(json.dumps(row | {"correct": bool(correct)}) + "\n")
 
   def summary(self, vote_sizes: Sequence[int] = (1,)) -> dict[str, Any]:
-    """`metrics`, error bars, majority votes, pass@k and accuracy by difficulty, JSON-ready."""
+    """`metrics`, error bars, majority votes, pass@k and accuracy by difficulty, JSON-ready.
+
+    `accuracy_interval` holds for other problems of the task, `sampling_error` (one standard error)
+    for other samples of these.
+    """
     samples = self.correct.shape[1]
     low, high = interval.bootstrap(self.correct)
     votes = vote.accuracy_by_votes(self.keys, self.correct, vote_sizes)
@@ -78,6 +89,7 @@ class Evaluation:
     by_level = {int(v): float(self.correct[levels == v].mean()) for v in np.unique(levels)}
     return self.metrics() | {
       "accuracy_interval": [low, high],
+      "sampling_error": interval.within_problem_error(self.correct) if samples > 1 else None,
       "majority_accuracy": votes,
       "pass_at_k": passes,
       "accuracy_by_difficulty": by_level,

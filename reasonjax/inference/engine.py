@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 
 from reasonjax.core.types import Rollout
@@ -126,7 +127,10 @@ class Engine:
       )
       for start in range(0, len(prompts), per_batch)
     ]
-    done = jax.device_get(pending)
+    if jax.process_count() > 1:
+      done = multihost_utils.process_allgather(pending, tiled=True)
+    else:
+      done = jax.device_get(pending)
     wanted = len(prompts) * sampling.samples
     tokens, logps, lengths, ended = (
       np.concatenate([getattr(part, name) for part in done])[:wanted]
@@ -138,6 +142,10 @@ class Engine:
     count = self._rows // samples
     if self._rules:
       sizes = jax.sharding.get_abstract_mesh().shape
+      if not sizes:
+        raise ValueError(
+          f"rules {self._rules.name!r} need a mesh: call inside `jax.set_mesh(mesh)`."
+        )
       shards = math.prod(sizes[axis] for axis in _split_axes(self._rules))
       if count % shards:
         raise ValueError(

@@ -22,7 +22,7 @@ class PolicyConfig:
     scale: one of advantage.SCALES.
     ddof: degrees of freedom taken off in the deviation.
     eps: added to the deviation.
-    drop_flat_groups: leave prompts whose samples all score the same out of the batch.
+    drop_flat_groups: leave prompts whose samples are all right or all wrong out of the batch.
     clip_low: epsilon below 1.
     clip_high: epsilon above 1.
     dual_clip: bound c of the objective for negative advantages, or None.
@@ -50,6 +50,8 @@ class PolicyConfig:
     _choice("scale", self.scale, advantage.SCALES)
     _choice("aggregation", self.aggregation, aggregate.MODES)
     _choice("kl_estimator", self.kl_estimator, tuple(kl.ESTIMATORS))
+    if self.ddof not in (0, 1) or self.eps < 0:
+      raise ValueError(f"ddof={self.ddof} must be 0 or 1, eps={self.eps} not negative.")
     if self.kl_coefficient < 0:
       raise ValueError(f"kl_coefficient={self.kl_coefficient} must not be negative.")
     if self.kl_coefficient and self.kl_estimator == "k1":
@@ -92,7 +94,8 @@ PRESETS: dict[str, PolicyConfig] = {
   "dr_grpo": dataclasses.replace(
     _GRPO, scale="none", aggregation="seq_mean_token_const", kl_coefficient=0.0
   ),
-  # DAPO (2503.14476): clip-higher, token-level loss, flat groups filtered, no KL.
+  # DAPO (2503.14476): clip-higher, token-level loss, no KL; groups all right or all wrong are left
+  # out of the batch, not replaced by further samples.
   "dapo": dataclasses.replace(
     _GRPO, clip_high=0.28, aggregation="token_mean", kl_coefficient=0.0, drop_flat_groups=True
   ),
@@ -141,7 +144,6 @@ def policy_loss(
 
   Implements: R1 Eq. 1; DeepSeekMath Eq. 3
   """
-  mask = batch.mask_BxT
   ratio_BxT = token_ratio(logp_BxT, batch.old_logp_BxT)
   clip = {"low": config.clip_low, "high": config.clip_high, "dual_clip": config.dual_clip}
   loss_BxT = surrogate.ppo_clip(ratio_BxT, batch.advantage_BxT, **clip)
@@ -152,7 +154,7 @@ def policy_loss(
     loss_BxT -= config.entropy_coefficient * entropy_BxT
   total = (batch.numerator_BxT * loss_BxT).sum()
   metrics = _metrics(logp_BxT, entropy_BxT, ratio_BxT, batch, config)
-  return total, batch.denominator_BxT.sum(), metrics | {"tokens": (mask.sum(), jnp.float32(1.0))}
+  return total, batch.denominator_BxT.sum(), metrics
 
 
 def _metrics(logp, entropy, ratio, batch: RLBatch, config: PolicyConfig) -> Metrics:

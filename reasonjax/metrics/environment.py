@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 
 import jax
@@ -21,7 +22,7 @@ def describe() -> dict:
     "cores": os.cpu_count(),
     "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     "processes": jax.process_count(),
-    "command": " ".join(sys.orig_argv[1:]),
+    "command": shlex.join(sys.orig_argv[1:]),
   }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,17 @@ class Writer:
     """
     self._directory = Path(directory)
     self._active = jax.process_index() == 0
-    self._events = _event_writer(self._directory) if tensorboard and self._active else None
+    writes_events = tensorboard and self._active
+    self._events = _event_writer(self._directory, resumed_step + 1) if writes_events else None
     if not self._active:
       return
     self._directory.mkdir(parents=True, exist_ok=True)
     path = self._directory / "metrics.jsonl"
     kept = [row for row in read(path) if row["step"] <= resumed_step] if resumed_step else []
-    self._file = path.open("w")
-    for row in kept:
-      self._file.write(json.dumps(row) + "\n")
-    self._file.flush()
+    rewritten = path.with_suffix(".tmp")  # so that a full disk or a kill loses nothing
+    rewritten.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    os.replace(rewritten, path)
+    self._file = path.open("a")
 
   def write(self, step: int, values: dict[str, Any]) -> None:
     """Logs scalars and small arrays of one step; rows of the same step are merged when read."""
@@ -69,7 +71,7 @@ class Writer:
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
-  """Rows of a `metrics.jsonl`, one a step in order of appearance; a torn last line is dropped."""
+  """Rows of a `metrics.jsonl`, one a step in order of appearance; torn lines are dropped."""
   if not Path(path).exists():
     return []
   steps: dict[int, dict[str, Any]] = {}
@@ -101,9 +103,9 @@ def _plain(value: Any) -> Any:
   return finite(plain)
 
 
-def _event_writer(directory: Path):
+def _event_writer(directory: Path, next_step: int):
   try:
     from tensorboardX import SummaryWriter
   except ImportError as error:
     raise ImportError("TensorBoard files need: pip install 'reasonjax[tensorboard]'") from error
-  return SummaryWriter(str(directory / "tensorboard"))
+  return SummaryWriter(str(directory / "tensorboard"), purge_step=next_step)

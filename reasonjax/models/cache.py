@@ -23,11 +23,6 @@ class Cache:
   latent_LxBxSxC: jax.Array
   position_BxS: jax.Array
 
-  @property
-  def length(self) -> int:
-    """S, slots a row."""
-    return self.position_BxS.shape[1]
-
 
 def empty(config: ModelConfig, batch: int, length: int) -> Cache:
   """A cache of `length` free slots for each of `batch` rows."""

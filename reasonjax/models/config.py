@@ -71,7 +71,7 @@ class ModelConfig:
     tie_embeddings: the head is the transposed embedding.
     init_std: standard deviation of every weight at initialisation.
     dtype: activations and matmul inputs.
-    param_dtype: parameters.
+    param_dtype: parameters; float32 for training, as small updates vanish in 16 bits.
     remat: what the backward pass recomputes: one of REMAT_POLICIES.
     scan_unroll: layers unrolled per step of the scan over layers; 1 keeps compile time flat.
     moe_implementation: one of MOE_IMPLEMENTATIONS; "loop" is the slow reference.

@@ -34,7 +34,8 @@ class Dispatch:
 def dispatch(index_NxK: jax.Array, num_experts: int, alignment: int = 1) -> Dispatch:
   """Sorts (token, choice) pairs by expert, stably, each expert starting at an aligned row.
 
-  No pair is ever dropped: `N * K + E * (alignment - 1)` rows hold any distribution.
+  No pair is ever dropped: the N * K rows, rounded down to whole blocks of `alignment` rows, and one
+  more block an expert hold any distribution.
 
   Args:
     index_NxK: chosen experts.

@@ -40,10 +40,9 @@ class RMSNorm(nn.Module):
 
   size: int
   eps: float
-  axis: str = "norm"
   param_dtype: str = "float32"
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    scale = declare(self, "scale", (self.size,), (self.axis,), dtype=self.param_dtype)
+    scale = declare(self, "scale", (self.size,), ("norm",), dtype=self.param_dtype)
     return rms_norm(x, scale, self.eps)

@@ -58,8 +58,14 @@ class OptimConfig:
   def __post_init__(self):
     if self.name not in NAMES:
       raise ValueError(f"optim.name={self.name!r}: choose from {NAMES}.")
-    if self.learning_rate < 0:
-      raise ValueError(f"optim.learning_rate={self.learning_rate} must not be negative.")
+    for name in ("learning_rate", "weight_decay", "clip_norm", "final_fraction"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"optim.{name}={getattr(self, name)} must not be negative.")
+    for name in ("b1", "b2", "muon_momentum"):
+      if not 0 <= getattr(self, name) < 1:
+        raise ValueError(f"optim.{name}={getattr(self, name)}: choose from 0 up to, not with, 1.")
+    if self.eps <= 0:
+      raise ValueError(f"optim.eps={self.eps} must be positive.")
 
   def rate(self, total_steps: int) -> optax.Schedule:
     """Learning rate by optimizer step of a run of `total_steps`."""

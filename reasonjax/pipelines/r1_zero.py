@@ -43,6 +43,14 @@ class EvaluationConfig:
   vote_sizes: tuple[int, ...]
   seed: int
 
+  def __post_init__(self):
+    if min(self.problems, self.samples, self.training_problems) < 1:
+      raise ValueError("evaluation: problems, samples and training_problems must be positive.")
+    if not self.vote_sizes or min(self.vote_sizes) < 1 or max(self.vote_sizes) > self.samples:
+      raise ValueError(
+        f"evaluation.vote_sizes={self.vote_sizes}: choose from 1..samples={self.samples}."
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class R1ZeroConfig:
@@ -55,6 +63,13 @@ class R1ZeroConfig:
   pretrain: SupervisedConfig
   rl: RLConfig
   evaluation: EvaluationConfig
+
+  def __post_init__(self):
+    if self.evaluation.samples % self.rl.samples:
+      raise ValueError(
+        f"evaluation.samples={self.evaluation.samples}: choose a multiple of rl.samples="
+        f"{self.rl.samples}, the group that one compiled sampler draws."
+      )
 
 
 def run(config: R1ZeroConfig, directory: str | Path) -> dict[str, Any]:
@@ -81,7 +96,8 @@ def run(config: R1ZeroConfig, directory: str | Path) -> dict[str, Any]:
     }
   summary = summarise(config, results)
   write_json(pipeline.directory / "summary.json", summary)
-  r1_zero_report.write(pipeline.directory, summary, results)
+  if jax.process_index() == 0:
+    r1_zero_report.write(pipeline.directory, summary, results)
   return summary
 
 
@@ -121,7 +137,7 @@ class _Stages:
     variables, phases = self._load(stage), throughput.Phases()
     with phases("evaluate"):
       found = self._measure(variables, self._problems(config.problems), config.samples)
-    found.write(folder / "samples.jsonl")
+    found.write(folder / "samples.jsonl", "test")
     return found.summary(config.vote_sizes) | {"seconds": dict(phases.seconds)}
 
   def _measure(self, variables: dict, problems: list, samples: int) -> evaluation.Evaluation:
@@ -130,7 +146,7 @@ class _Stages:
     engine = self._sampler(variables)
     key = jax.random.key(config.evaluation.seed)
     sampling = Sampling(config.rl.max_new_tokens, config.rl.samples)
-    repeats = -(-samples // config.rl.samples)
+    repeats = samples // config.rl.samples
     parts = [
       evaluation.evaluate(
         engine, setup.task, problems, setup.tokenizer, sampling, jax.random.fold_in(key, i)

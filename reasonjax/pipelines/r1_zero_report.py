@@ -232,6 +232,7 @@ def compare(directories: Sequence[Path], output: Path) -> list[tuple]:
   output.mkdir(parents=True, exist_ok=True)
   for name, figure in figures.items():
     figure.savefig(output / f"{name}.png")
+  votes = max(summaries[0]["majority_accuracy"]["base"], key=int)
   quantities = {
     "accuracy of the base model": lambda s: s["base_accuracy"],
     "accuracy after RL": lambda s: s["final_accuracy"],
@@ -240,8 +241,8 @@ def compare(directories: Sequence[Path], output: Path) -> list[tuple]:
     "length, ratio": lambda s: s["final_length"] / s["base_length"],
     "think share of the base model": lambda s: s["base_think_share"],
     "think share after RL": lambda s: s["think_share"],
-    "majority of 16, base model": lambda s: s["majority_accuracy"]["base"]["16"],
-    "majority of 16, after RL": lambda s: s["majority_accuracy"]["rl"]["16"],
+    f"majority of {votes}, base model": lambda s: s["majority_accuracy"]["base"][votes],
+    f"majority of {votes}, after RL": lambda s: s["majority_accuracy"]["rl"][votes],
     "wall time of all stages (s)": lambda s: sum(s["wall_s"].values()),
     "wall time of RL (s)": lambda s: s["wall_s"]["rl"],
     "generation (tokens/s)": lambda s: s["generate_tokens_per_s"],

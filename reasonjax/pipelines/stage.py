@@ -9,7 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+from jax.experimental import multihost_utils
+
 from reasonjax.core import config as config_lib
+from reasonjax.metrics import environment
 from reasonjax.metrics.throughput import peak_memory_gb
 
 
@@ -24,12 +28,17 @@ class Pipeline:
     """Claims the directory for this config.
 
     Args:
-      directory: created if missing.
-      config: resolved config, JSON-ready; saved as config.json.
+      directory: created if missing; with several processes all must reach it.
+      config: resolved config, JSON-ready; saved as config.json, beside environment.json.
 
     Raises:
+      ValueError: if the directory is a URL.
       ConfigChanged: listing the differences, if the directory holds a run of another config.
     """
+    if "://" in str(directory):
+      raise ValueError(
+        f"workdir={str(directory)!r}: give a path of the file system; mount a bucket to use it."
+      )
     self.directory = Path(directory)
     self.directory.mkdir(parents=True, exist_ok=True)
     path = self.directory / "config.json"
@@ -41,6 +50,7 @@ class Pipeline:
           "Use another --workdir, or delete this one to start afresh."
         )
     write_json(path, config)
+    write_json(self.directory / "environment.json", environment.describe())
 
   def stage(self, name: str, run: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """Runs a stage in its own folder, or returns its result if it is done.
@@ -61,11 +71,14 @@ class Pipeline:
     result = run(folder)
     result |= {"wall_s": time.perf_counter() - start, "peak_memory_gb": peak_memory_gb()}
     write_json(done, result)
-    return json.loads(done.read_text())
+    return json.loads(json.dumps(result))
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes a JSON file whole or not at all."""
-  temporary = path.with_suffix(".tmp")
-  temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-  os.replace(temporary, path)
+  """Writes a JSON file whole or not at all; one process writes, the others wait for it."""
+  if jax.process_index() == 0:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(str(path))

@@ -76,7 +76,7 @@ def numbers(tree: ast.expr) -> list[int]:
 
 
 def canonical(tree: ast.expr) -> str:
-  """One spelling for expressions that differ in spaces, parentheses or the order of operands.
+  """One spelling for expressions that differ in spaces, needless parentheses or operands' order.
 
   >>> canonical(parse("4 * (2+1)")) == canonical(parse("(1+2)*4"))
   True

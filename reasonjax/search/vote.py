@@ -74,7 +74,10 @@ def accuracy_by_votes(
 
 
 def _credit(counts: np.ndarray, right: np.ndarray) -> float:
-  """Mean of `majority_credit` over draws, from vote counts `[draws, answers]`."""
+  """Mean of `majority_credit` over draws, from vote counts `[draws, answers]`.
+
+  Twin of: majority_credit
+  """
   if not counts.shape[1]:
     return 0.0
   leads = (counts == counts.max(axis=1, keepdims=True)) & (counts > 0)

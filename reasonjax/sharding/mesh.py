@@ -36,6 +36,8 @@ def make(sizes: dict[str, int], devices=None) -> Mesh:
   known = math.prod(size for size in shape if size != -1)
   if known < 1:
     raise ValueError(f"mesh={sizes}: sizes must be positive, or -1 for the rest.")
+  if -1 in shape and len(devices) % known:
+    raise ValueError(f"mesh={sizes}: {known} does not divide {len(devices)} devices.")
   shape = [len(devices) // known if size == -1 else size for size in shape]
   if math.prod(shape) != len(devices):
     raise ValueError(

@@ -77,21 +77,28 @@ def initialize(init: Callable[..., Tree], mesh: Mesh, rules: Rules, *args) -> Tr
 
 
 def batch(tree: Tree, mesh: Mesh, rules: Rules, axes: tuple[str | None, ...]) -> Tree:
-  """Host arrays of this process as global device arrays.
+  """Host arrays as global device arrays.
 
   Args:
-    tree: numpy arrays; with several processes each holds its own part of the batch.
+    tree: numpy arrays. All processes have made the same ones; each device takes its own part.
     mesh: from `mesh.make`.
     rules: parallelism table.
     axes: logical names of the leading dimensions; further dimensions are not split.
 
   Raises:
-    ValueError: naming the shape, if the split dimension is not divisible.
+    ValueError: naming the shape, if a split dimension is not divisible.
   """
 
   def put(x):
     names = (*axes, *[None] * x.ndim)[: x.ndim]
     sharding = NamedSharding(mesh, to_spec(names, rules))
-    return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+    try:
+      sharding.shard_shape(x.shape)
+    except ValueError as error:
+      raise ValueError(
+        f"a batch of shape {x.shape} and axes {names} does not divide over mesh "
+        f"{dict(mesh.shape)}; change rows or row_length, or the mesh."
+      ) from error
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: np.asarray(x[index]))
 
   return jax.tree.map(put, tree)

@@ -40,6 +40,12 @@ class LMLossConfig:
   balance: float
   chunk: int | None
 
+  def __post_init__(self):
+    if min(self.mtp, self.z, self.balance) < 0:
+      raise ValueError(
+        f"loss: mtp={self.mtp}, z={self.z} and balance={self.balance} must not be negative."
+      )
+
 
 def make_loss(model: Transformer, config: LMLossConfig) -> LossFn:
   r"""The objective of one microbatch of packed documents.
@@ -102,6 +108,13 @@ class BatchConfig:
   rows: int
   row_length: int
 
+  def __post_init__(self):
+    if min(self.microbatches, self.rows, self.row_length) < 1:
+      raise ValueError(
+        f"batch: microbatches={self.microbatches}, rows={self.rows} and row_length="
+        f"{self.row_length} must be positive."
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedConfig:
@@ -122,6 +135,9 @@ class SupervisedConfig:
   optim: OptimConfig
   loss: LMLossConfig
   bias_rate: float
+
+  def __post_init__(self):
+    self.optim.rate(self.loop.steps)  # raises if the warm-up does not fit
 
 
 def make_optimizer(config: SupervisedConfig, setup: Setup) -> optax.GradientTransformation:

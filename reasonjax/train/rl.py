@@ -33,6 +33,8 @@ from reasonjax.train.setup import Setup
 from reasonjax.train.state import TrainState
 from reasonjax.train.step import LossFn, LossOutput
 
+REWARD_TERMS = ("accuracy", "format")
+
 
 @dataclasses.dataclass(frozen=True)
 class RLConfig:
@@ -51,9 +53,10 @@ class RLConfig:
     temperature: of sampling, and of the log-probabilities that are trained.
     minibatches: optimizer steps that a rollout is split into.
     epochs: times a rollout is gone through.
-    reward_weights: weight of each reward term, "accuracy" and "format".
+    reward_weights: weight of each of REWARD_TERMS.
     rows: B of a training microbatch.
     row_length: T; at least a prompt and its longest completion.
+    chunk: tokens whose logits are held at once, or None for all.
     bias_rate: gamma of the router-bias update; the paper freezes it (0) after pretraining.
   """
 
@@ -72,6 +75,7 @@ class RLConfig:
   reward_weights: dict[str, float]
   rows: int
   row_length: int
+  chunk: int | None
   bias_rate: float
 
   def __post_init__(self):
@@ -82,6 +86,14 @@ class RLConfig:
       )
     if min(self.prompts, self.samples, self.minibatches, self.epochs, self.rows) < 1:
       raise ValueError("rl: prompts, samples, minibatches, epochs and rows must be positive.")
+    if self.temperature <= 0:
+      raise ValueError(f"rl.temperature={self.temperature}: sampling needs a positive one.")
+    if set(self.reward_weights) - set(REWARD_TERMS):
+      raise ValueError(f"rl.reward_weights={self.reward_weights}: the terms are {REWARD_TERMS}.")
+    self.optim.rate(self.loop.steps * self.updates)  # raises if the warm-up does not fit
+    algorithm = self.policy()
+    if self.samples < 2 and (algorithm.baseline != "none" or algorithm.scale != "none"):
+      raise ValueError(f"rl.samples={self.samples}: a group baseline or scale needs at least 2.")
 
   @property
   def updates(self) -> int:
@@ -152,11 +164,12 @@ class PolicyTrainer:
     model = Transformer(setup.model, setup.rules)
     optimizer = make_optimizer(config, setup)
     on_policy = config.updates == 1
-    loss = make_loss(model, self._policy, temperature=config.temperature, on_policy=on_policy)
+    scoring = {"temperature": config.temperature, "chunk": config.chunk}
+    loss = make_loss(model, self._policy, on_policy=on_policy, **scoring)
     self._train_step = step_lib.make(loss, optimizer, bias_rate=config.bias_rate)
     self._needs_old = not on_policy
     self._reference = base if self._policy.kl_coefficient else None
-    self._log_probs = jax.jit(functools.partial(_log_probs, model, config.temperature))
+    self._log_probs = jax.jit(functools.partial(_log_probs, model, scoring))
     self._sampling = Sampling(config.max_new_tokens, config.samples, config.temperature)
     self._key = jax.random.key(config.seed)
 
@@ -211,7 +224,7 @@ class PolicyTrainer:
       jax.block_until_ready(state)
     tokens = sum(mini.tokens for mini in minibatches) * self._config.epochs
     self._phases.count("train", tokens)
-    return state, jax.tree.map(lambda *steps: jnp.stack(steps).mean(axis=0), *metrics)
+    return state, _mean_over_steps(metrics)
 
   def _with_log_probs(self, state: TrainState, mini: Minibatch) -> RLBatch:
     batch, count = mini.batch, mini.microbatches
@@ -222,15 +235,21 @@ class PolicyTrainer:
     return batch
 
 
+def _mean_over_steps(metrics: list[dict[str, jax.Array]]) -> dict[str, jax.Array]:
+  """Means weighted by what each optimizer step trained on; one step that is not finite shows."""
+  weight = jnp.stack([step["weight"] for step in metrics])
+  share = weight / jnp.maximum(weight.sum(), 1e-9)
+  means = jax.tree.map(lambda *steps: jnp.tensordot(share, jnp.stack(steps), axes=1), *metrics)
+  return means | {"finite": jnp.stack([step["finite"] for step in metrics]).min()}
+
+
 def _log_probs(
-  model: Transformer, temperature: float, variables: dict, batch: RLBatch, count: jax.Array
+  model: Transformer, scoring: dict, variables: dict, batch: RLBatch, count: jax.Array
 ) -> jax.Array:
   """`[M, B, T]` log-probability of every token of the first `count` microbatches, 0 in the rest."""
 
   def one(i: jax.Array, logp_MxBxT: jax.Array) -> jax.Array:
-    scores = score.token_scores(
-      model, variables, batch.ids_BxT[i], batch.segment_BxT[i], temperature=temperature
-    )
+    scores = score.token_scores(model, variables, batch.ids_BxT[i], batch.segment_BxT[i], **scoring)
     return logp_MxBxT.at[i].set(scores.logp_BxT)
 
   return jax.lax.fori_loop(0, count, one, jnp.zeros(batch.ids_BxT.shape, jnp.float32))
@@ -285,7 +304,9 @@ def run(
   problem_batches = prompt_data.batches(
     lambda index: setup.task.problem("train", config.seed, index), config.prompts
   )
-  with Session(directory, "GRPO", config.loop, problem_batches, evaluate, SHOWN) as session:
+  with Session(
+    directory, config.preset.upper(), config.loop, problem_batches, evaluate, SHOWN
+  ) as session:
     trainer = PolicyTrainer(config, setup, base, engine, session.phases)
     state = session.resume(state)
     for step in session.steps():

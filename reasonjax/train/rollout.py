@@ -80,6 +80,8 @@ def statistics(rollout: Rollout, scores: Scores) -> dict[str, float]:
   correct_PxG = scores.terms["accuracy"] > 0
   length_PxG = rollout.length_B.reshape(correct_PxG.shape)
   stats = {f"reward_{name}": float(values.mean()) for name, values in scores.terms.items()}
+  for term, reasons in scores.reasons.items():
+    stats |= {f"reason/{term}/{why}": n / correct_PxG.size for why, n in reasons.items()}
   return stats | {
     "accuracy": float(correct_PxG.mean()),
     "reward": float(scores.reward_PxG.mean()),
@@ -175,7 +177,8 @@ def _token_fields(
   )
   mask_BxT = (np.arange(T)[None, :] < rollout.length_B[:, None]).astype(np.float32)
   if config.drop_flat_groups:
-    kept_B = np.repeat(~np.asarray(advantage.flat(reward_PxG)), rollout.group)
+    flat_P = np.asarray(advantage.flat(jnp.asarray(scores.terms["accuracy"])))
+    kept_B = np.repeat(~flat_P, rollout.group)
     mask_BxT *= kept_B[:, None]
   numerator_BxT, denominator_BxT = aggregate.token_weights(
     jnp.asarray(mask_BxT), config.aggregation, group=rollout.group, max_length=max_length

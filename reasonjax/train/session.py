@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from reasonjax.checkpoint.store import Store
 from reasonjax.metrics.progress import Bar
@@ -88,13 +90,19 @@ class Session:
     title: of the progress bar.
     config: rhythm.
     data: saved and restored with the state.
-    evaluate: held-out metrics of a state, logged as "eval/NAME".
+    evaluate: held-out metrics of a state, logged as "eval/NAME"; needed if `eval_every` is set.
     shown: name on the progress bar -> metric.
     """
     self.phases = Phases()
     self._directory, self._title, self._config = Path(directory), title, config
     self._data, self._evaluate, self._shown = data, evaluate, shown or {"loss": "loss"}
+    if config.eval_every and evaluate is None:
+      raise ValueError(
+        f"loop.eval_every={config.eval_every}: {title} has nothing to evaluate with; set it to 0."
+      )
     self._store = Store(self._directory / "checkpoints")
+    self._closing = contextlib.ExitStack()  # closes all it was given, whatever one of them raises
+    self._closing.callback(self._store.close)
     self._start, self._stop_signal = 0, None
     self._pending: tuple[int, dict] | None = None
     self._latest: dict[str, float] = {}
@@ -105,13 +113,10 @@ class Session:
     }
     return self
 
-  def __exit__(self, kind, *_) -> None:
+  def __exit__(self, *_) -> None:
     for number, handler in self._handlers.items():
       signal.signal(number, handler)
-    if hasattr(self, "_writer"):
-      self._bar.__exit__()
-      self._writer.close()
-    self._store.close()
+    self._closing.close()
 
   def _on_signal(self, number, _) -> None:
     if self._stop_signal is not None:
@@ -128,8 +133,8 @@ class Session:
     self._writer = Writer(
       self._directory, resumed_step=self._start, tensorboard=self._config.tensorboard
     )
-    self._bar = Bar(self._title, self._config.steps, self._start)
-    self._bar.__enter__()
+    self._closing.callback(self._writer.close)
+    self._bar = self._closing.enter_context(Bar(self._title, self._config.steps, self._start))
     if self._start == 0:
       self._run_evaluation(0, state)
     return state
@@ -149,25 +154,32 @@ class Session:
       metrics: scalars and small arrays, on device or host.
 
     Raises:
-      Diverged: if a loss was not finite; the state of before is saved.
+      Diverged: if a loss was not finite; such a step is not applied, and the state is saved.
       Interrupted: after saving, if a signal came in.
     """
     self._done = done = step + 1
     previous, self._pending = self._pending, (done, metrics)
     self._log(previous, state)
     last = done == self._config.steps
-    due = self._config.checkpoint_every and done % self._config.checkpoint_every == 0
-    if last or due or self._stop_signal is not None:
-      previous, self._pending = self._pending, None
-      self._log(previous, state)
     if self._config.eval_every and (last or done % self._config.eval_every == 0):
       self._run_evaluation(done, state)
-    if last or due or self._stop_signal is not None:
+    due = self._config.checkpoint_every and done % self._config.checkpoint_every == 0
+    stop = self._asked_to_stop()
+    if last or due or stop:
+      previous, self._pending = self._pending, None
+      self._log(previous, state)
       self._save(done, state)
-    if self._stop_signal is not None and not last:
+    if stop:
       self._store.wait()
-      name = signal.Signals(self._stop_signal).name
+      name = signal.Signals(stop).name
       raise Interrupted(f"{self._title} stopped by {name} after step {done}; run again to go on.")
+
+  def _asked_to_stop(self) -> int:
+    """Number of the signal that came in, or 0; all processes agree, whichever of them was told."""
+    stop = self._stop_signal or 0
+    if jax.process_count() > 1:
+      stop = int(multihost_utils.process_allgather(np.int32(stop)).max())
+    return stop
 
   def _save(self, done: int, state: TrainState) -> None:
     position = {"data": self._data.get_state(), "phases": self.phases.state()}
@@ -190,9 +202,10 @@ class Session:
       self._store.wait()
       raise Diverged(
         f"{self._title}: loss {float(metrics['loss'])}, gradient norm "
-        f"{float(metrics['grad_norm'])} at step {done}. The step was not applied and its state is "
-        f"saved in {self._directory}. Lower the learning rate or clip_norm, or look at the data of "
-        "that step, then start again in a new directory."
+        f"{float(metrics['grad_norm'])} at step {done}. That step was not applied; the state after "
+        f"step {self._done} is saved in {self._directory}. Lower the learning rate or clip_norm or "
+        "look at the data of that step, and start in a new directory; the same command goes on "
+        "without that step."
       )
     self._latest |= {name: value for name, value in metrics.items() if np.ndim(value) == 0}
     if done % self._config.log_every == 0 or done == self._config.steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from reasonjax.checkpoint.store import Store
+from reasonjax.core import config as config_lib
 from reasonjax.models.config import ModelConfig
 from reasonjax.models.transformer import Transformer
 from reasonjax.sharding import place
@@ -96,9 +98,11 @@ def load_variables(directory: str | Path, config: ModelConfig, mesh: Mesh, rules
 
   Raises:
     FileNotFoundError: if the folder holds no checkpoint.
+    ValueError: if the run's `config.json`, two folders up, tells of another model.
   """
   if not Path(directory).is_dir():
     raise FileNotFoundError(f"{directory} is no folder of checkpoints.")
+  _check_same_model(Path(directory).absolute().parents[1] / "config.json", config)
   boxed = jax.eval_shape(lambda: init_variables(config, jax.random.key(0)))
   like = jax.tree.map(
     lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -110,3 +114,18 @@ def load_variables(directory: str | Path, config: ModelConfig, mesh: Mesh, rules
     return {"router": {}} | store.restore_part(like)
   finally:
     store.close()
+
+
+# How a model is computed, not what it computes.
+_COMPUTATION = ("dtype", "param_dtype", "remat", "scan_unroll", "moe_implementation", "init_std")
+
+
+def _check_same_model(saved: Path, config: ModelConfig) -> None:
+  """Shapes alone do not tell, for example, another rope_theta or routed_scale."""
+  if not saved.exists():
+    return
+  models = [json.loads(saved.read_text())["model"], config_lib.to_dict(config)]
+  kept = [{k: v for k, v in model.items() if k not in _COMPUTATION} for model in models]
+  changed = config_lib.differences(*kept)
+  if changed:
+    raise ValueError(f"{saved} tells of another model:\n  " + "\n  ".join(changed))

@@ -49,14 +49,14 @@ def accumulate(loss_fn: LossFn, params: dict, router: dict, batch: Batch, count:
     batch: tree of `[M, ...]` arrays, microbatches along the first axis.
     count: int32, how many of the M are used.
 
-  Returns: total, LossOutput and gradients of the total, all sums.
+  Returns: total, LossOutput and float32 gradients of the total, all sums.
   """
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
   def gradient(i):
     micro = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), batch)
     (total, output), grads = grad_fn(params, router, micro)
-    return total, output, grads
+    return total, output, jax.tree.map(lambda g: g.astype(jnp.float32), grads)
 
   start = tree.zeros(jax.eval_shape(gradient, 0))
   return jax.lax.fori_loop(0, count, lambda i, sums: tree.add(sums, gradient(i)), start)
@@ -81,8 +81,9 @@ def make(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, bias_rate:
   def step(state: TrainState, batch: Batch, count: jax.Array):
     total, output, grads = accumulate(loss_fn, state.params, state.router, batch, count)
     weight = jnp.where(output.weight > 0, output.weight, 1.0)
-    grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
+    grads = jax.tree.map(lambda g: g / weight, grads)
     loss, norm = total / weight, optax.tree.norm(grads)
+    grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, state.params)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     with jax.numpy_dtype_promotion(
       "standard"

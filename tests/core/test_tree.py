@@ -26,12 +26,6 @@ def test_zeros_take_shapes_and_dtypes_of_arrays_and_of_shapes():
   assert not zeros["b"].any()
 
 
-def test_size_counts_elements_of_all_leaves():
-  assert tree.size(make(1.0)) == 5
-  assert tree.size({"a": jnp.ones(()), "b": jax.ShapeDtypeStruct((2, 3, 4), jnp.float32)}) == 25
-  assert tree.size({}) == 0
-
-
 def test_select_takes_one_side_whole_also_under_jit():
   select = jax.jit(lambda condition: tree.select(condition, make(1.0), make(10.0)))
   np.testing.assert_array_equal(select(jnp.array(True))["a"], [1.0, 2.0])

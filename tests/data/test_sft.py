@@ -35,6 +35,17 @@ def test_wrong_samples_are_left_out(tmp_path):
     sft.Pairs(write(tmp_path / "b", rows[1:2]), TOKENIZER)
 
 
+def test_held_out_problems_are_refused(tmp_path):
+  rows = [{"prompt": "1=", "response": "1", "split": "test"}]
+  with pytest.raises(ValueError, match="line 1 is held out"):
+    sft.Pairs(write(tmp_path / "a", rows), TOKENIZER)
+
+
+def test_a_line_separator_inside_a_text_ends_no_line(tmp_path):
+  row = json.dumps({"prompt": "1=", "response": "1", "note": "a\u2028b"}, ensure_ascii=False)
+  assert len(sft.Pairs(write(tmp_path / "a", [row]), TOKENIZER)) == 1
+
+
 @pytest.mark.parametrize("line", ['{"prompt": "1="}', "[1]", "not json", '{"prompt": "1'])
 def test_a_bad_line_is_named(line, tmp_path):
   path = write(tmp_path / "data.jsonl", [{"prompt": "1=", "response": "1"}, line])

@@ -29,7 +29,7 @@ def test_a_row_of_memory_serves_consecutive_queries():
 def test_an_empty_cache():
   config = tiny(num_layers=3, dtype="bfloat16")
   cache = cache_lib.empty(config, batch=2, length=5)
-  assert cache.length == 5
+  assert cache.position_BxS.shape == (2, 5)
   assert cache.latent_LxBxSxC.shape == (3, 2, 5, config.kv_lora_rank + config.qk_rope_head_dim)
   assert cache.latent_LxBxSxC.dtype == jnp.bfloat16
   np.testing.assert_array_equal(cache.position_BxS, np.full((2, 5), EMPTY))
@@ -39,4 +39,4 @@ def test_an_empty_cache():
 def test_a_cache_is_a_pytree():
   cache = cache_lib.empty(tiny(), batch=1, length=2)
   assert len(jax.tree.leaves(cache)) == 2
-  assert jax.eval_shape(lambda c: c, cache).length == 2
+  assert jax.eval_shape(lambda c: c, cache).position_BxS.shape == (1, 2)

@@ -353,7 +353,7 @@ def test_prompts_and_padding_do_not_count():
   """Sampled tokens are trained on; the experts' load counts all real tokens, two choices each."""
   batch = _rollouts()
   (_, output), _ = _rl(DAPO, TEMPERATURE, True)(batch)
-  assert float(output.metrics["tokens"][0]) == batch.mask_BxT.sum()
+  assert float(output.metrics["entropy"][1]) == batch.mask_BxT.sum()
   real = int((batch.segment_BxT > 0).sum())
   assert 0 < batch.mask_BxT.sum() < real
   assert float(jnp.sum(output.load["layers"])) == 2 * real

@@ -37,6 +37,7 @@ def config(**changes) -> rl.RLConfig:
     "reward_weights": {"accuracy": 1.0, "format": 0.1},
     "rows": 4,
     "row_length": 32,
+    "chunk": 24,
     "bias_rate": 0.0,
   }
   return rl.RLConfig(**(values | changes))
@@ -68,7 +69,12 @@ def base(setup, tmp_path_factory):
     return pretrain.run(training, setup, tmp_path_factory.mktemp("base"))[0]
 
 
-def run(settings, setup, base, directory, evaluate=None):
+def nothing(_) -> dict[str, float]:
+  """What stands for a held-out evaluation."""
+  return {"a": 0.0}
+
+
+def run(settings, setup, base, directory, evaluate=nothing):
   with jax.set_mesh(setup.mesh):
     engine = rl.make_engine(settings, setup, base.variables)
     return rl.run(settings, setup, base.variables, directory, engine, evaluate)
@@ -95,7 +101,7 @@ def test_thinking_is_discovered_because_it_pays(setup, base, tmp_path):
 )
 def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(changes, setup, base, tmp_path):
   settings = config(**changes)
-  whole, _ = run(settings, setup, base, tmp_path / "whole", lambda state: {"a": 0.0})
+  whole, _ = run(settings, setup, base, tmp_path / "whole", nothing)
 
   def stop(state):
     if int(state.step) == 2 * settings.updates:
@@ -104,7 +110,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(changes, set
 
   with pytest.raises(Interrupted):
     run(settings, setup, base, tmp_path / "parts", stop)
-  resumed, _ = run(settings, setup, base, tmp_path / "parts", lambda state: {"a": 0.0})
+  resumed, _ = run(settings, setup, base, tmp_path / "parts", nothing)
   assert equal(resumed, whole)
   assert not equal(resumed.params, base.params)
   logged = [writer.read(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts")]
@@ -151,11 +157,26 @@ def test_sampler_and_trainer_agree_on_every_log_probability(setup, base, tmp_pat
   assert all(row["sampler_gap"] < 1e-5 for row in rows if "sampler_gap" in row)
 
 
-def test_a_row_too_short_for_a_sequence_is_refused():
-  with pytest.raises(ValueError, match="row_length=15"):
-    config(row_length=15)
-  with pytest.raises(ValueError, match="positive"):
-    config(epochs=0)
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"row_length": 15}, "row_length=15"),
+    ({"epochs": 0}, "positive"),
+    ({"temperature": 0.0}, "temperature=0.0"),
+    ({"samples": 1}, "samples=1"),
+    ({"preset": "grpoo"}, "preset='grpoo'"),
+    ({"optim": fakes.optim("adamw", warmup_steps=7)}, "warmup_steps=7"),
+    ({"options": {"clip_hi": 0.3}}, "clip_hi"),
+    ({"reward_weights": {"acuracy": 1.0}}, "acuracy"),
+  ],
+)
+def test_bad_values_are_refused_before_anything_runs(changes, message):
+  with pytest.raises(ValueError, match=message):
+    config(**changes)
+
+
+def test_one_sample_is_enough_without_a_baseline():
+  assert config(samples=1, options={"baseline": "none", "scale": "none"}).samples == 1
 
 
 def test_options_replace_single_values_of_the_preset():

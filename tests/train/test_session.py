@@ -35,7 +35,12 @@ def equal(a, b) -> bool:
   )
 
 
-def run(directory, evaluate=None, **changes):
+def step_of(state) -> dict[str, int]:
+  """What stands for a held-out evaluation."""
+  return {"step": int(state.step)}
+
+
+def run(directory, evaluate=step_of, **changes):
   setup = fakes.setup()
   with jax.set_mesh(setup.mesh):
     return pretrain.run(config(**changes), setup, directory, evaluate)
@@ -44,7 +49,7 @@ def run(directory, evaluate=None, **changes):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
   directory = tmp_path_factory.mktemp("whole")
-  state, _ = run(directory, evaluate=lambda state: {"step": int(state.step)})
+  state, _ = run(directory, evaluate=step_of)
   return state, writer.read(directory / "metrics.jsonl")
 
 
@@ -65,10 +70,28 @@ def test_an_interrupted_run_equals_an_uninterrupted_one_bit_for_bit(
 ):
   with pytest.raises(Interrupted, match="run again"):
     run(tmp_path, evaluate=stop_after(2, number))
-  state, _ = run(tmp_path, evaluate=lambda state: {"step": int(state.step)})
+  state, _ = run(tmp_path, evaluate=step_of)
   assert equal(state, uninterrupted[0])
   strip = lambda rows: [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
   assert strip(writer.read(tmp_path / "metrics.jsonl")) == strip(uninterrupted[1])
+
+
+def test_a_signal_at_a_step_without_a_checkpoint_loses_no_metrics(tmp_path, uninterrupted):
+  rhythm = {"eval_every": 1, "checkpoint_every": 0}
+  with pytest.raises(Interrupted):
+    run(tmp_path, evaluate=stop_after(3), **rhythm)
+  state, _ = run(tmp_path, **rhythm)
+  assert equal(state, uninterrupted[0])
+  losses = [row.get("loss") for row in writer.read(tmp_path / "metrics.jsonl")]
+  assert losses == [row.get("loss") for row in uninterrupted[1]]
+
+
+def test_a_signal_in_the_last_step_stops_what_would_come_next(tmp_path, uninterrupted):
+  with pytest.raises(Interrupted):
+    run(tmp_path, evaluate=stop_after(STEPS))
+  state, session = run(tmp_path)
+  assert equal(state, uninterrupted[0])
+  assert list(session.steps()) == []
 
 
 class Killed(Exception):
@@ -86,7 +109,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path, uninterrupted):
   store = Store(tmp_path / "checkpoints")
   assert store.latest == 2
   store.close()
-  state, _ = run(tmp_path, evaluate=lambda state: {"step": int(state.step)})
+  state, _ = run(tmp_path, evaluate=step_of)
   assert equal(state, uninterrupted[0])
 
 
@@ -118,6 +141,11 @@ def test_divergence_stops_the_run_and_saves_the_state_before_it(tmp_path):
   store = Store(tmp_path / "checkpoints")
   assert store.latest is not None
   store.close()
+
+
+def test_an_evaluation_that_is_asked_for_must_be_given(tmp_path):
+  with pytest.raises(ValueError, match="eval_every=2: Pretraining has nothing to evaluate with"):
+    run(tmp_path, evaluate=None)
 
 
 def test_a_negative_rhythm_is_refused():
