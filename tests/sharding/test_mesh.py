@@ -42,8 +42,8 @@ def test_given_devices():
     ({"data": -2}, "sizes must be positive"),
     ({"data": 4}, "needs 4 devices, but there are 8"),
     ({"data": 16}, "needs 16 devices, but there are 8"),
-    ({"data": 3, "fsdp": -1}, "needs 6 devices, but there are 8"),
-    ({"data": 16, "fsdp": -1}, "needs 0 devices, but there are 8"),
+    ({"data": 3, "fsdp": -1}, "3 does not divide 8 devices"),
+    ({"data": 16, "fsdp": -1}, "16 does not divide 8 devices"),
     ({}, "needs 1 devices, but there are 8"),
   ],
 )

@@ -312,6 +312,9 @@ def test_statistics():
     "all_wrong": 0.0,
     "flat_groups": 0.0,
     "generated_tokens": 23,
+    "reason/accuracy/correct": 0.5,
+    "reason/accuracy/wrong": 0.5,
+    "reason/brevity/measured": 1.0,
   }
 
 
