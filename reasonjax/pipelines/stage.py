@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,25 +61,42 @@ class Pipeline:
       run: does the work in the folder it is given and returns a JSON-ready result. It may have been
         stopped half-way before, and should go on.
 
-    Returns: the result, as saved in `result.json`.
+    Returns: the result, as saved in `result.json`: with `wall_s`, seconds over all attempts, and
+      `peak_memory_gb`.
     """
     folder = self.directory / name
     done = folder / "result.json"
     if done.exists():
       return json.loads(done.read_text())
     folder.mkdir(exist_ok=True)
-    start = time.perf_counter()
-    result = run(folder)
-    result |= {"wall_s": time.perf_counter() - start, "peak_memory_gb": peak_memory_gb()}
+    with _elapsed(folder / "elapsed.json") as wall:
+      result = run(folder)
+    result |= {"wall_s": wall(), "peak_memory_gb": peak_memory_gb()}
     write_json(done, result)
     return json.loads(json.dumps(result))
 
 
-def write_json(path: Path, value: Any) -> None:
-  """Writes a JSON file whole or not at all; one process writes, the others wait for it."""
+@contextlib.contextmanager
+def _elapsed(path: Path) -> Iterator[Callable[[], float]]:
+  """Seconds spent in the block, over all attempts of which the file keeps count."""
+  before = json.loads(path.read_text()) if path.exists() else 0.0
+  start = time.perf_counter()
+  wall = lambda: before + time.perf_counter() - start
+  try:
+    yield wall
+  finally:
+    _write(path, wall())  # not `write_json`: after an error other processes may not come here
+
+
+def _write(path: Path, value: Any) -> None:
   if jax.process_index() == 0:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
     os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes a JSON file whole or not at all; one process writes, the others wait for it."""
+  _write(path, value)
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(str(path))

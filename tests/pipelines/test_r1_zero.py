@@ -87,6 +87,7 @@ def test_the_summary_has_everything_and_the_essence_is_printed(finished):
 def test_the_split_of_time_adds_up(finished):
   summary = finished[1]
   assert sum(summary["time_split_s"].values()) == pytest.approx(sum(summary["wall_s"].values()))
+  assert min(summary["time_split_s"].values()) >= 0  # also though the run was stopped in between
 
 
 def test_the_report_is_one_page_with_its_pictures(finished):

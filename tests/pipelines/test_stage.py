@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 
@@ -119,3 +120,19 @@ def test_a_crash_before_the_file_is_in_place_leaves_the_old_one(tmp_path, monkey
   assert json.loads(path.read_text()) == {"a": 1}
   stage.write_json(path, {"a": 3})
   assert json.loads(path.read_text()) == {"a": 3}
+
+
+def test_wall_time_counts_all_attempts(tmp_path):
+  def fail(_):
+    time.sleep(0.2)
+    raise RuntimeError
+
+  pipeline = stage.Pipeline(tmp_path, {})
+  with pytest.raises(RuntimeError):
+    pipeline.stage("a", fail)
+  assert pipeline.stage("a", lambda _: {})["wall_s"] > 0.2
+
+
+def test_a_bucket_is_no_directory():
+  with pytest.raises(ValueError, match="mount"):
+    stage.Pipeline("gs://bucket/run", {})
