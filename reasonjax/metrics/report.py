@@ -20,10 +20,9 @@ p.lead { color: #55606a; margin-top: 0 }
 table { border-collapse: collapse; margin: .6rem 0 } td, th { padding: .25rem .8rem .25rem 0;
   text-align: left; border-bottom: 1px solid #e3e7ea; vertical-align: top }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(26rem, 1fr)); gap: 1.5rem;
-  align-items: start }
-.figures figure { margin: 0 } .figures img { width: 100% }
-.figures figure:first-child { grid-column: 1 / -1; max-width: 52rem }
+.figures figure { display: inline-block; width: 48%; vertical-align: top; margin: 0 1% 1.5rem 0 }
+.figures figure:first-child { width: 76% } .figures img { width: 100% }
+@media (max-width: 50rem) { .figures figure, .figures figure:first-child { width: 100% } }
 figcaption { color: #55606a; font-size: .85rem; max-width: 38rem }
 code, .response { font: 13px/1.45 ui-monospace, monospace; white-space: pre-wrap;
   overflow-wrap: anywhere }
