@@ -58,11 +58,10 @@ def packed(rows: int, length: int, vocab: int = 32, seed: int = 0) -> tuple[np.n
 class Echo:
   """The easiest task there is: the answer is the last digit of the question.
 
-  Who thinks writes the digit down and is right; who does not mostly guesses.
+  Who thinks writes the digit down and is right; who does not guesses.
   """
 
   thinkers: float = 0.5
-  lucky: float = 0.3
 
   @property
   def symbols(self) -> tuple[str, ...]:
@@ -80,8 +79,7 @@ class Echo:
     problem = base.draw("train", rng, self._make)
     if rng.random() < self.thinkers:
       return problem.prompt + text.render(problem.answer * 3, problem.answer)
-    answer = problem.answer if rng.random() < self.lucky else str(rng.randrange(10))
-    return problem.prompt + text.render("", answer)
+    return problem.prompt + text.render("", str(rng.randrange(10)))
 
   def accuracy(self, problem: Problem, response: str) -> Score:
     answer = extract.final_answer(response)
