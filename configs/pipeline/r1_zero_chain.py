@@ -1,6 +1,9 @@
 """R1-Zero on left-to-right arithmetic modulo 10, from nothing.
 
 python -m experiments.pipeline --config=configs/pipeline/r1_zero_chain.py --workdir=runs/chain
+
+Two CPU cores: 3.4 minutes, 1.8 GB. Held-out accuracy 0.46 -> 0.97 (three seeds: 0.962 to 0.980),
+response length 21 -> 40 tokens.
 """
 
 from ml_collections import ConfigDict

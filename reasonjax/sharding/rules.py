@@ -1,7 +1,7 @@
 """Named parallelism: tables from logical axis names to mesh axes.
 
 Parameters use `layers vocab embed heads head_dim q_lora kv_lora mlp expert expert_mlp norm`;
-activations use `batch length act_embed act_heads act_mlp act_vocab`.
+activations use `batch length act_embed act_heads act_vocab`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ _REPLICATED: dict[str, MeshAxes] = {
   "length": None,
   "act_embed": None,
   "act_heads": None,
-  "act_mlp": None,
   "act_vocab": None,
 }
 _FSDP = {"embed": "fsdp"}
@@ -40,7 +39,6 @@ _TENSOR = {
   "mlp": "tensor",
   "expert_mlp": "tensor",
   "act_heads": "tensor",
-  "act_mlp": "tensor",
   "act_vocab": "tensor",
 }
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_signal_to_one_process_stops_both(alone, tmp_path):
   processes = start(tmp_path)
   metrics = tmp_path / "1_pretrain" / "metrics.jsonl"
   while not writer.read(metrics) and processes[0].poll() is None:
-    pass
+    time.sleep(0.05)
   processes[1].send_signal(signal.SIGTERM)
   outputs = [process.communicate(timeout=300)[0] for process in processes]
   assert [process.returncode for process in processes] == [130, 130], outputs

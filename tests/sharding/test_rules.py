@@ -9,7 +9,7 @@ from reasonjax.sharding import place, rules
 from reasonjax.sharding.mesh import AXES
 from reasonjax.sharding.rules import Rules
 
-ACTIVATIONS = {"batch", "length", "act_embed", "act_heads", "act_mlp", "act_vocab"}
+ACTIVATIONS = {"batch", "length", "act_embed", "act_heads", "act_vocab"}
 
 
 def _parameter_axes() -> set[str]:
@@ -42,7 +42,7 @@ def test_what_each_strategy_splits():
     }
     for name, table in rules.TABLES.items()
   }
-  tensor = ("vocab", "heads", "mlp", "expert_mlp", "act_heads", "act_mlp", "act_vocab")
+  tensor = ("vocab", "heads", "mlp", "expert_mlp", "act_heads", "act_vocab")
   assert split == {
     "data": {},
     "fsdp": {"embed": "fsdp"},
