@@ -10,6 +10,7 @@ import numpy as np
 from reasonjax.core import text
 from reasonjax.core.types import Problem, Score
 from reasonjax.models import presets
+from reasonjax.models.attention_config import MLAConfig
 from reasonjax.models.config import ModelConfig
 from reasonjax.optim.build import OptimConfig
 from reasonjax.rewards import extract
@@ -21,10 +22,15 @@ from reasonjax.train.setup import Setup
 
 
 def model_config(**changes) -> ModelConfig:
-  """Everything DeepSeek-V3 has, two layers deep and very narrow."""
+  """Everything DeepSeek-V3 has, two layers deep and very narrow; changes may be MLA's fields."""
   small = {"num_layers": 2, "num_dense_layers": 1, "hidden_size": 16, "num_heads": 2}
-  small |= {"q_lora_rank": 12, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4}
-  small |= {"v_head_dim": 8, "dense_ffn_size": 24, "moe_ffn_size": 8, "vocab_size": 32}
+  small |= {"dense_ffn_size": 24, "moe_ffn_size": 8, "vocab_size": 32}
+  latent = {"q_lora_rank": 12, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4}
+  latent |= {"v_head_dim": 8}
+  for field in dataclasses.fields(MLAConfig):
+    if field.name in changes:
+      latent[field.name] = changes.pop(field.name)
+  small["attention"] = MLAConfig(**latent)
   return presets.get("deepseek_v3_tiny").replace(**(small | changes))
 
 

@@ -37,7 +37,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     options = [option for option in typing.get_args(kind) if option is not types.NoneType]
     if value is None and len(options) < len(typing.get_args(kind)):
       return None
-    kind = options[0]
+    kind = options[0] if len(options) == 1 else _option(options, value, where)
   if dataclasses.is_dataclass(kind):
     if not isinstance(value, Mapping):
       raise ValueError(f"{where}={value!r}: expected the fields of {kind.__name__}.")
@@ -52,6 +52,19 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
   if origin is not Any and type(value) is not origin:
     raise ValueError(f"{where}={value!r}: expected {origin.__name__}, got {type(value).__name__}.")
   return value
+
+
+def _option(options: list[type], value: Any, where: str) -> type:
+  """The one of several dataclasses whose fields the mapping has."""
+  names = set(value) if isinstance(value, Mapping) else None
+  for option in options:
+    if names == {field.name for field in dataclasses.fields(option)}:
+      return option
+  known = "; ".join(
+    f"{option.__name__}: {sorted(field.name for field in dataclasses.fields(option))}"
+    for option in options
+  )
+  raise ValueError(f"{where}={value!r}: expected exactly the fields of one of {known}.")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -78,3 +91,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], where: str = "")
 
 def _jsonlike(value: Any) -> Any:
   return [_jsonlike(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def require(condition: bool, name: str, value: Any, remedy: str) -> None:
+  """Checks one field of a dataclass at construction.
+
+  Raises:
+    ValueError: naming field, value and remedy, if the condition does not hold.
+  """
+  if not condition:
+    raise ValueError(f"{name}={value!r}: {remedy}.")

@@ -82,11 +82,11 @@ def prefill(model: Transformer, variables: dict, ids_PxS, length_P) -> tuple[jax
   slot_PxS = jnp.broadcast_to(jnp.arange(ids_PxS.shape[1])[None], ids_PxS.shape)
   real_PxS = slot_PxS < length_P[:, None]
   out = model.apply(
-    variables, ids_PxS, real_PxS.astype(jnp.int32), method="hidden", with_latents=True
+    variables, ids_PxS, real_PxS.astype(jnp.int32), method="hidden", with_entries=True
   )
   last_Px1x1 = (length_P - 1)[:, None, None]
   hidden_PxD = jnp.take_along_axis(out.hidden_BxTxD, last_Px1x1, axis=1)[:, 0]
-  return hidden_PxD, Cache(out.latent_LxBxTxC, jnp.where(real_PxS, slot_PxS, EMPTY))
+  return hidden_PxD, Cache(out.entry_LxBxTxC, jnp.where(real_PxS, slot_PxS, EMPTY))
 
 
 def generate(
@@ -103,7 +103,7 @@ def generate(
   """Samples all completions of a request; trace it under `jax.jit` with the keywords static.
 
   Each prompt is prefilled once and its cache shared, unexpanded, by its G completions, which are
-  decoded side by side in the absorbed form of MLA until every row has ended.
+  decoded side by side until every row has ended.
 
   Args:
     model: the network.

@@ -5,8 +5,11 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from reasonjax.models.cache import Cache
+from reasonjax.models.attention_config import GQAConfig, MLAConfig
+from reasonjax.models.cache import EMPTY, Cache, Memory
 from reasonjax.models.config import ModelConfig
+from reasonjax.models.gqa import GQA
+from reasonjax.models.mask import Place
 from reasonjax.models.mla import MLA
 from reasonjax.models.mlp import SwiGLU
 from reasonjax.models.moe import MoE
@@ -15,6 +18,7 @@ from reasonjax.sharding.logical import constrain
 from reasonjax.sharding.rules import Rules
 
 RESIDUAL = ("batch", "length", "act_embed")
+ATTENTION = {MLAConfig: MLA, GQAConfig: GQA}
 
 
 class Block(nn.Module):
@@ -27,7 +31,7 @@ class Block(nn.Module):
   def setup(self):
     cfg = self.config
     self.attention_norm = RMSNorm(cfg.hidden_size, cfg.norm_eps, param_dtype=cfg.param_dtype)
-    self.attention = MLA(cfg, self.rules)
+    self.attention = ATTENTION[type(cfg.attention)](cfg, self.rules)
     self.ffn_norm = RMSNorm(cfg.hidden_size, cfg.norm_eps, param_dtype=cfg.param_dtype)
     if self.moe:
       self.ffn = MoE(cfg, self.rules)
@@ -40,48 +44,50 @@ class Block(nn.Module):
     out, stats = self.ffn(normed, bias_E, real_BxT) if self.moe else (self.ffn(normed), None)
     return constrain(x_BxTxD + out, RESIDUAL, self.rules), stats
 
-  def __call__(self, x_BxTxD, bias_E, cos_sin, segment_BxT):
+  def __call__(self, x_BxTxD, layer, bias_E, place: Place):
     """Full forward over packed documents.
 
     Args:
       x_BxTxD: residual stream.
+      layer: int32, number of this layer.
       bias_E: this layer's router bias; unused in a dense block.
-      cos_sin: from `rope.cos_sin`.
-      segment_BxT: int32 document numbers, 0 for padding.
+      place: of the tokens.
 
-    Returns: `[B, T, D]`, and a pair: routing statistics (None if dense), latents for a cache.
+    Returns: `[B, T, D]`, and a pair: routing statistics (None if dense), entries for a cache.
     """
-    out, latent_BxTxC = self.attention(self.attention_norm(x_BxTxD), cos_sin, segment_BxT)
+    place = place.replace(layer=layer)
+    out, entry_BxTxC = self.attention(self.attention_norm(x_BxTxD), place)
     x_BxTxD = constrain(x_BxTxD + out, RESIDUAL, self.rules)
-    x_BxTxD, stats = self._feed_forward(x_BxTxD, bias_E, segment_BxT != 0)
-    return x_BxTxD, (stats, latent_BxTxC)
+    x_BxTxD, stats = self._feed_forward(x_BxTxD, bias_E, place.segment_BxT != 0)
+    return x_BxTxD, (stats, entry_BxTxC)
 
-  def decode(self, carry, layer, bias_E, cos_sin, slot, masks, prefix: Cache | None):
-    """One layer of a decoding step over cached latents.
+  def decode(self, carry, layer, bias_E, place: Place, slot, position_BxS, prefix: Cache | None):
+    """One layer of a decoding step over cached entries.
 
     Args:
-      carry: residual stream `[B, T, D]` and cached latents of all layers `[L, B, S, C]`.
+      carry: residual stream `[B, T, D]` and cached entries of all layers `[L, B, S, C]`.
       layer: int32, number of this layer.
       bias_E: this layer's router bias.
-      cos_sin: from `rope.cos_sin`.
+      place: of the new tokens.
       slot: int32, first of the T slots to write, the same in every row.
-      masks: visibility `[B, T, S]` of the cache, and of the prefix if there is one.
+      position_BxS: positions in the cache, those of the new tokens included.
       prefix: a shared, read-only cache of P rows, or None.
 
     Returns: the carry, and None (the form of a scan's body).
     """
-    x_BxTxD, latent_LxBxSxC = carry
+    place = place.replace(layer=layer)
+    x_BxTxD, entry_LxBxSxC = carry
 
     def write(new_BxTxC):
       at = (layer, 0, slot, 0)
-      updated = jax.lax.dynamic_update_slice(latent_LxBxSxC, new_BxTxC[None], at)
-      return updated, jax.lax.dynamic_index_in_dim(updated, layer, keepdims=False)
+      updated = jax.lax.dynamic_update_slice(entry_LxBxSxC, new_BxTxC[None], at)
+      own = jax.lax.dynamic_index_in_dim(updated, layer, keepdims=False)
+      memories = [Memory(own, position_BxS)]
+      if prefix is not None:
+        shared = jax.lax.dynamic_index_in_dim(prefix.entry_LxBxSxC, layer, keepdims=False)
+        memories.append(Memory(shared, prefix.position_BxS))
+      return updated, memories
 
-    memories = [masks[0]]
-    if prefix is not None:
-      shared = jax.lax.dynamic_index_in_dim(prefix.latent_LxBxSxC, layer, keepdims=False)
-      memories.append((shared, masks[1]))
-    normed = self.attention_norm(x_BxTxD)
-    out, latent_LxBxSxC = self.attention.decode(normed, cos_sin, write, memories)
-    x_BxTxD, _ = self._feed_forward(x_BxTxD + out, bias_E, masks[0].any(axis=-1))
-    return (x_BxTxD, latent_LxBxSxC), None
+    out, entry_LxBxSxC = self.attention.decode(self.attention_norm(x_BxTxD), place, write)
+    x_BxTxD, _ = self._feed_forward(x_BxTxD + out, bias_E, place.position_BxT != EMPTY)
+    return (x_BxTxD, entry_LxBxSxC), None

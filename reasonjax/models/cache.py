@@ -1,11 +1,14 @@
-"""The decoding cache: an explicit pytree of latents, in and out of every call."""
+"""The decoding cache: an explicit pytree, in and out of every call."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from reasonjax.kernels.attention import masked_softmax
 from reasonjax.models.config import ModelConfig
 
 EMPTY = -1
@@ -13,21 +16,36 @@ EMPTY = -1
 
 @struct.dataclass
 class Cache:
-  """Latents of every layer.
+  """What every layer's attention keeps of each token.
 
   Attributes:
-    latent_LxBxSxC: `[c after norm (R) | k_rope after RoPE]`, activation dtype.
+    entry_LxBxSxC: activation dtype; MLA's latents, GQA's keys and values: see the attention.
     position_BxS: int32 position of the token in each slot; EMPTY where there is none.
   """
 
-  latent_LxBxSxC: jax.Array
+  entry_LxBxSxC: jax.Array
   position_BxS: jax.Array
+
+
+@struct.dataclass
+class Memory:
+  """One layer's part of a cache, which queries attend to.
+
+  With P rows for B = P * G queries (group-major) it is shared: row p serves the G queries from
+  p * G on, and is read once.
+
+  Attributes:
+    entry_PxSxC: as in Cache.
+    position_PxS: as in Cache.
+  """
+
+  entry_PxSxC: jax.Array
+  position_PxS: jax.Array
 
 
 def empty(config: ModelConfig, batch: int, length: int) -> Cache:
   """A cache of `length` free slots for each of `batch` rows."""
-  width = config.kv_lora_rank + config.qk_rope_head_dim
-  shape = (config.num_layers, batch, length, width)
+  shape = (config.num_layers, batch, length, config.attention.cache_width)
   return Cache(jnp.zeros(shape, config.dtype), jnp.full((batch, length), EMPTY, jnp.int32))
 
 
@@ -45,3 +63,40 @@ def visible(position_BxT: jax.Array, memory_PxS: jax.Array) -> jax.Array:
   """
   memory = jnp.repeat(memory_PxS, position_BxT.shape[0] // memory_PxS.shape[0], axis=0)
   return (memory[:, None, :] != EMPTY) & (memory[:, None, :] <= position_BxT[:, :, None])
+
+
+def attend(
+  q_BxTxHxK: jax.Array,
+  keys_values: Sequence[tuple[jax.Array, jax.Array]],
+  seen: Sequence[jax.Array],
+  scale: float,
+) -> jax.Array:
+  """Softmax attention over several memories as if they were one sequence.
+
+  Args:
+    q_BxTxHxK: queries.
+    keys_values: of each memory keys `[P, S, N, K]` and values `[P, S, N, V]`, whose row p serves
+      B / P consecutive queries and whose head n H / N consecutive query heads.
+    seen: of each memory which slots a query sees, `[B, T, S]` bool, or `[B, T, H, S]` where it
+      differs between heads.
+    scale: factor on query-key products.
+
+  Returns: `[B, T, H, V]`. Scores and softmax are float32.
+  """
+  B, T, H, K = q_BxTxHxK.shape
+  scores, masks = [], []
+  for (key_PxSxNxK, _), mask in zip(keys_values, seen, strict=True):
+    P, S, N, _ = key_PxSxNxK.shape
+    q = q_BxTxHxK.reshape(P, (B // P) * T, N, H // N, K)
+    score = jnp.einsum("pqngk,psnk->pqngs", q, key_PxSxNxK, preferred_element_type=jnp.float32)
+    scores.append(score.reshape(B, T, H, S) * scale)
+    masks.append(jnp.broadcast_to(mask[:, :, None] if mask.ndim == 3 else mask, (B, T, H, S)))
+  prob = masked_softmax(jnp.concatenate(scores, axis=-1), jnp.concatenate(masks, axis=-1))
+  prob = prob.astype(q_BxTxHxK.dtype)
+  out, start = 0.0, 0
+  for _, value_PxSxNxV in keys_values:
+    P, S, N, V = value_PxSxNxV.shape
+    part = prob[..., start : start + S].reshape(P, (B // P) * T, N, H // N, S)
+    out += jnp.einsum("pqngs,psnv->pqngv", part, value_PxSxNxV).reshape(B, T, H, V)
+    start += S
+  return out

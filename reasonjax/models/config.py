@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+from reasonjax.core.config import require
+from reasonjax.models.attention_config import AttentionConfig
+
 REMAT_POLICIES = ("none", "full", "dots")
 DTYPES = ("float32", "bfloat16", "float16")
 MOE_IMPLEMENTATIONS = ("grouped", "loop")
+SCORE_FUNCTIONS = ("sigmoid", "softmax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +43,37 @@ class YarnConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Llama3RopeConfig:
+  """Context extension of Llama 3.1 and later.
+
+  Attributes:
+    factor: frequencies whose wavelength exceeds the original context are divided by it.
+    low_frequency_factor: turns over the original context below which a pair is fully slowed.
+    high_frequency_factor: turns above which it is left alone.
+    original_length: context length (tokens) that the model was pretrained with.
+  """
+
+  factor: float = 8.0
+  low_frequency_factor: float = 1.0
+  high_frequency_factor: float = 4.0
+  original_length: int = 8192
+
+  def __post_init__(self):
+    if self.factor < 1.0:
+      raise ValueError(f"llama3 factor={self.factor} must be >= 1; use rope_scaling=None for none.")
+    if self.high_frequency_factor <= self.low_frequency_factor:
+      raise ValueError(
+        f"llama3 high_frequency_factor={self.high_frequency_factor} must exceed "
+        f"low_frequency_factor={self.low_frequency_factor}."
+      )
+
+
+RopeScaling = YarnConfig | Llama3RopeConfig | None
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """One DeepSeek-V3-style decoder. Sizes are counts of units; names follow the papers.
+  """One decoder. Sizes are counts of units; names follow the papers.
 
   Attributes:
     vocab_size: V, rows of the embedding table.
@@ -48,11 +81,7 @@ class ModelConfig:
     num_layers: L, blocks in the main model (MTP modules come on top).
     num_dense_layers: how many of the first blocks have a dense FFN; the rest have a MoE FFN.
     num_heads: H, attention heads.
-    q_lora_rank: rank of the compressed query; None projects queries directly.
-    kv_lora_rank: R, rank of the compressed key/value latent, which is what the cache stores.
-    qk_nope_head_dim: per-head key width without position.
-    qk_rope_head_dim: per-head query width, and shared key width, that RoPE rotates; even.
-    v_head_dim: per-head value width.
+    attention: the kind of attention, with its own sizes.
     dense_ffn_size: width of the dense SwiGLU.
     moe_ffn_size: F, width of each routed expert.
     num_routed_experts: E; 0 when every layer is dense.
@@ -60,14 +89,16 @@ class ModelConfig:
     experts_per_token: K, routed experts a token uses.
     num_expert_groups: contiguous groups that experts are split into.
     num_limited_groups: groups a token may choose experts from.
+    score_function: one of SCORE_FUNCTIONS: "sigmoid" with a balancing bias and groups scored by
+      their two best experts (V3), "softmax" without bias and groups scored by their best (V2).
     normalize_weights: divide the K chosen scores by their sum.
     routed_scale: factor on the routed output, after normalisation.
     num_mtp_modules: multi-token-prediction depth; module k predicts the token k+1 ahead.
     mtp_hidden: what module 1 reads: "post" or "pre" the model's final norm.
     rope_theta: base of the rotary frequencies.
-    yarn: context extension, or None.
+    rope_scaling: context extension, or None.
+    max_length: longest context (tokens) that the model is meant for; exported, not enforced.
     norm_eps: epsilon of the block, final and MTP norms.
-    latent_norm_eps: epsilon of the norms on the query and key/value latents.
     tie_embeddings: the head is the transposed embedding.
     init_std: standard deviation of every weight at initialisation.
     dtype: activations and matmul inputs.
@@ -82,26 +113,23 @@ class ModelConfig:
   num_layers: int
   num_dense_layers: int
   num_heads: int
-  q_lora_rank: int | None
-  kv_lora_rank: int
-  qk_nope_head_dim: int
-  qk_rope_head_dim: int
-  v_head_dim: int
+  attention: AttentionConfig
   dense_ffn_size: int
-  moe_ffn_size: int
-  num_routed_experts: int
-  num_shared_experts: int
-  experts_per_token: int
+  moe_ffn_size: int = 0
+  num_routed_experts: int = 0
+  num_shared_experts: int = 0
+  experts_per_token: int = 0
   num_expert_groups: int = 1
   num_limited_groups: int = 1
+  score_function: str = "sigmoid"
   normalize_weights: bool = True
   routed_scale: float = 1.0
   num_mtp_modules: int = 0
   mtp_hidden: str = "post"
   rope_theta: float = 10000.0
-  yarn: YarnConfig | None = None
+  rope_scaling: RopeScaling = None
+  max_length: int = 4096
   norm_eps: float = 1e-6
-  latent_norm_eps: float = 1e-6
   tie_embeddings: bool = False
   init_std: float = 0.006
   dtype: str = "float32"
@@ -111,82 +139,70 @@ class ModelConfig:
   moe_implementation: str = "grouped"
 
   def __post_init__(self):
-    positive = (
-      "vocab_size",
-      "hidden_size",
-      "num_layers",
-      "num_heads",
-      "kv_lora_rank",
-      "qk_nope_head_dim",
-      "qk_rope_head_dim",
-      "v_head_dim",
-      "scan_unroll",
-    )
-    for name in positive:
-      _require(getattr(self, name) > 0, name, getattr(self, name), "give a positive integer")
-    _require(
+    for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "max_length"):
+      require(getattr(self, name) > 0, name, getattr(self, name), "give a positive integer")
+    require(self.scan_unroll > 0, "scan_unroll", self.scan_unroll, "give a positive integer")
+    require(
       0 <= self.num_dense_layers <= self.num_layers,
       "num_dense_layers",
       self.num_dense_layers,
       f"choose 0..num_layers={self.num_layers}",
     )
-    _require(
+    require(
       self.num_dense_layers == 0 or self.dense_ffn_size > 0,
       "dense_ffn_size",
       self.dense_ffn_size,
       "dense layers need a positive width",
     )
-    _require(
-      self.q_lora_rank is None or self.q_lora_rank > 0,
-      "q_lora_rank",
-      self.q_lora_rank,
-      "give a positive rank, or None for a direct query projection",
+    kv_heads = getattr(self.attention, "num_kv_heads", 1)
+    require(
+      self.num_heads % kv_heads == 0,
+      "num_kv_heads",
+      kv_heads,
+      f"must divide num_heads={self.num_heads}",
     )
-    _require(
-      self.qk_rope_head_dim % 2 == 0, "qk_rope_head_dim", self.qk_rope_head_dim, "must be even"
-    )
-    _require(self.mtp_hidden in ("post", "pre"), "mtp_hidden", self.mtp_hidden, "post or pre")
-    _require(self.num_mtp_modules >= 0, "num_mtp_modules", self.num_mtp_modules, "must be >= 0")
-    _require(self.remat in REMAT_POLICIES, "remat", self.remat, f"choose from {REMAT_POLICIES}")
-    _require(
-      self.moe_implementation in MOE_IMPLEMENTATIONS,
-      "moe_implementation",
-      self.moe_implementation,
-      f"choose from {MOE_IMPLEMENTATIONS}",
-    )
-    _require(self.rope_theta > 1, "rope_theta", self.rope_theta, "must exceed 1")
-    _require(self.init_std >= 0, "init_std", self.init_std, "must not be negative")
-    for name in ("dtype", "param_dtype"):
-      _require(getattr(self, name) in DTYPES, name, getattr(self, name), f"choose from {DTYPES}")
+    choices = {
+      "mtp_hidden": ("post", "pre"),
+      "remat": REMAT_POLICIES,
+      "moe_implementation": MOE_IMPLEMENTATIONS,
+      "score_function": SCORE_FUNCTIONS,
+      "dtype": DTYPES,
+      "param_dtype": DTYPES,
+    }
+    for name, known in choices.items():
+      require(getattr(self, name) in known, name, getattr(self, name), f"choose from {known}")
+    require(self.num_mtp_modules >= 0, "num_mtp_modules", self.num_mtp_modules, "must be >= 0")
+    require(self.rope_theta > 1, "rope_theta", self.rope_theta, "must exceed 1")
+    require(self.init_std >= 0, "init_std", self.init_std, "must not be negative")
     # MTP modules have a MoE block wherever there are experts.
     if self.num_moe_layers or (self.num_mtp_modules and self.num_routed_experts):
       self._check_experts()
 
   def _check_experts(self):
     experts, groups = self.num_routed_experts, self.num_expert_groups
-    _require(experts > 0, "num_routed_experts", experts, "MoE layers need at least one expert")
-    _require(self.moe_ffn_size > 0, "moe_ffn_size", self.moe_ffn_size, "must be positive")
-    _require(self.num_shared_experts >= 0, "num_shared_experts", self.num_shared_experts, ">= 0")
-    _require(
+    require(experts > 0, "num_routed_experts", experts, "MoE layers need at least one expert")
+    require(self.moe_ffn_size > 0, "moe_ffn_size", self.moe_ffn_size, "must be positive")
+    require(self.num_shared_experts >= 0, "num_shared_experts", self.num_shared_experts, ">= 0")
+    require(
       groups > 0 and experts % groups == 0,
       "num_expert_groups",
       groups,
       f"must divide num_routed_experts={experts}",
     )
-    _require(
-      groups == 1 or experts // groups >= 2,
+    require(
+      groups == 1 or experts // groups >= 2 or self.score_function != "sigmoid",
       "num_expert_groups",
       groups,
       "a group is scored by its two best experts, so it needs at least two",
     )
-    _require(
+    require(
       1 <= self.num_limited_groups <= groups,
       "num_limited_groups",
       self.num_limited_groups,
       f"choose 1..num_expert_groups={groups}",
     )
     reachable = self.num_limited_groups * (experts // groups)
-    _require(
+    require(
       1 <= self.experts_per_token <= reachable,
       "experts_per_token",
       self.experts_per_token,
@@ -198,13 +214,9 @@ class ModelConfig:
     return self.num_layers - self.num_dense_layers
 
   @property
-  def qk_head_dim(self) -> int:
-    return self.qk_nope_head_dim + self.qk_rope_head_dim
+  def router_bias(self) -> bool:
+    """Whether routers have a balancing bias."""
+    return self.num_routed_experts > 0 and self.score_function == "sigmoid"
 
   def replace(self, **changes) -> ModelConfig:
     return dataclasses.replace(self, **changes)
-
-
-def _require(condition: bool, name: str, value, remedy: str) -> None:
-  if not condition:
-    raise ValueError(f"{name}={value!r}: {remedy}.")

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from reasonjax.models.attention_config import GQAConfig, MLAConfig
 from reasonjax.models.config import ModelConfig
 
 
 def attention(config: ModelConfig) -> int:
-  """Parameters of one MLA layer, its two latent norms included.
+  """Parameters of one attention layer, the norms inside it included.
 
   >>> from reasonjax.models import presets
   >>> attention(presets.get("deepseek_v3_671b"))
   187107328
   """
-  D, H, R = config.hidden_size, config.num_heads, config.kv_lora_rank
-  Q, rope = config.q_lora_rank, config.qk_rope_head_dim
-  query = D * H * config.qk_head_dim if Q is None else D * Q + Q + Q * H * config.qk_head_dim
-  latent = D * (R + rope) + R
-  expand = R * H * (config.qk_nope_head_dim + config.v_head_dim)
-  return query + latent + expand + H * config.v_head_dim * D
+  count = {MLAConfig: _mla, GQAConfig: _gqa}[type(config.attention)]
+  return count(config.attention, config.hidden_size, config.num_heads)
+
+
+def _mla(sizes: MLAConfig, D: int, H: int) -> int:
+  R, Q, C = sizes.kv_lora_rank, sizes.q_lora_rank, sizes.cache_width
+  query = D * H * sizes.qk_head_dim if Q is None else D * Q + Q + Q * H * sizes.qk_head_dim
+  expand = R * H * (sizes.qk_nope_head_dim + sizes.v_head_dim)
+  biases = (Q or 0) + C + D if sizes.bias else 0
+  return query + D * C + R + expand + H * sizes.v_head_dim * D + biases
+
+
+def _gqa(sizes: GQAConfig, D: int, H: int) -> int:
+  K, N = sizes.head_dim, sizes.num_kv_heads
+  biases = (H + 2 * N) * K * sizes.qkv_bias + D * sizes.out_bias
+  return D * (H + 2 * N) * K + H * K * D + biases
 
 
 def dense_layer(config: ModelConfig) -> int:
@@ -34,7 +45,8 @@ def moe_layer(config: ModelConfig, experts: int | None = None) -> int:
   """
   D, E = config.hidden_size, config.num_routed_experts
   counted = (E if experts is None else experts) + config.num_shared_experts
-  return attention(config) + 2 * D + D * E + E + counted * 3 * D * config.moe_ffn_size
+  bias = E if config.router_bias else 0
+  return attention(config) + 2 * D + D * E + bias + counted * 3 * D * config.moe_ffn_size
 
 
 def _body(config: ModelConfig, experts: int | None) -> int:
@@ -87,9 +99,17 @@ def forward_flops_per_token(config: ModelConfig, length: int) -> float:
     config: the model.
     length: tokens in a sequence.
   """
-  width = config.qk_head_dim + config.v_head_dim
-  attention_flops = config.num_layers * 2 * config.num_heads * width * length / 2
-  return 2 * active(config) + attention_flops
+  return 2 * active(config) + config.num_layers * _attention_flops(config, length)
+
+
+def _attention_flops(config: ModelConfig, length: int) -> float:
+  """Products with keys and values in one layer, per token."""
+  sizes = config.attention
+  if isinstance(sizes, MLAConfig):
+    width = sizes.qk_head_dim + sizes.v_head_dim
+  else:
+    width = 2 * sizes.head_dim
+  return 2 * config.num_heads * width * length / 2
 
 
 def train_flops_per_token(config: ModelConfig, length: int) -> float:
@@ -103,10 +123,10 @@ def train_flops_per_token(config: ModelConfig, length: int) -> float:
 
 
 def cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 2) -> int:
-  """Bytes that the latent cache grows by for every token, over all layers.
+  """Bytes that the cache grows by for every token, over all layers.
 
   >>> from reasonjax.models import presets
   >>> cache_bytes_per_token(presets.get("deepseek_v3_671b"))
   70272
   """
-  return config.num_layers * (config.kv_lora_rank + config.qk_rope_head_dim) * bytes_per_value
+  return config.num_layers * config.attention.cache_width * bytes_per_value

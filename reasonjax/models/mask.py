@@ -4,6 +4,25 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Place:
+  """Where the tokens of a batch stand, as every layer's attention needs to know.
+
+  Attributes:
+    position_BxT: int32, counted inside each document; in decoding EMPTY (-1) on padding.
+    segment_BxT: int32 document numbers, 0 for padding; None in decoding, where a row is one
+      document.
+    cos_sin: from `rope.cos_sin`.
+    layer: int32, number of the layer; None outside the layers.
+  """
+
+  position_BxT: jax.Array
+  segment_BxT: jax.Array | None
+  cos_sin: tuple[jax.Array, jax.Array]
+  layer: jax.Array | None = None
 
 
 def positions(segment_BxT: jax.Array) -> jax.Array:

@@ -8,11 +8,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from reasonjax.kernels.attention import attention, masked_softmax
+from reasonjax.kernels.attention import attention
 from reasonjax.models import rope
+from reasonjax.models.cache import Memory, attend, visible
 from reasonjax.models.config import ModelConfig
+from reasonjax.models.mask import Place
 from reasonjax.models.norm import RMSNorm
-from reasonjax.models.weights import declare
+from reasonjax.models.weights import add_bias, declare
 from reasonjax.sharding.logical import constrain
 from reasonjax.sharding.rules import Rules
 
@@ -56,7 +58,8 @@ def expanded_attention(
 def absorbed_attention(
   q_BxTxHxK: jax.Array,
   kv_b_RxHxX: jax.Array,
-  memories: Sequence[tuple[jax.Array, jax.Array]],
+  position_BxT: jax.Array,
+  memories: Sequence[Memory],
   *,
   nope_dim: int,
   scale: float,
@@ -68,13 +71,11 @@ def absorbed_attention(
     u_{t,h} = \sum_s \mathrm{softmax}_s(\tilde q_{t,h} \cdot [c_s ; k^R_s] \; \mathrm{scale}) c_s \\
     o_{t,h} &= W^{UV}_h u_{t,h}
 
-  One softmax runs over all memories together. A memory may be shared: with P rows for B = P * G
-  queries (group-major), its row p serves the G queries p * G ... p * G + G - 1 and is read once.
-
   Args:
     q_BxTxHxK: queries, unrotated dimensions first.
     kv_b_RxHxX: `[W^UK | W^UV]` per head.
-    memories: pairs of latents `[P, S, C]` and visibility `[B, T, S]` bool; P divides B.
+    position_BxT: positions of the queries.
+    memories: of latents `[c | k_rope]`, read as one sequence.
     nope_dim: unrotated key width.
     scale: the same as in the expanded form (of the full head width, not of C).
 
@@ -82,31 +83,15 @@ def absorbed_attention(
 
   Twin of: expanded_attention
   """
-  B, T, H, _ = q_BxTxHxK.shape
   rank = kv_b_RxHxX.shape[0]
   key_b, value_b = kv_b_RxHxX[..., :nope_dim], kv_b_RxHxX[..., nope_dim:]
   q_latent = jnp.einsum("bthn,rhn->bthr", q_BxTxHxK[..., :nope_dim], key_b)
   q_BxTxHxC = jnp.concatenate([q_latent, q_BxTxHxK[..., nope_dim:]], axis=-1)
-
-  scores = []
-  for latent_PxSxC, visible_BxTxS in memories:
-    P, S, C = latent_PxSxC.shape
-    q_PxQxC = q_BxTxHxC.reshape(P, (B // P) * T * H, C)
-    score = jnp.einsum("pqc,psc->pqs", q_PxQxC, latent_PxSxC, preferred_element_type=jnp.float32)
-    score = score.reshape(B, T, H, S) * scale
-    scores.append((score, jnp.broadcast_to(visible_BxTxS[:, :, None, :], score.shape)))
-  prob = masked_softmax(
-    jnp.concatenate([score for score, _ in scores], axis=-1),
-    jnp.concatenate([visible for _, visible in scores], axis=-1),
-  ).astype(q_BxTxHxK.dtype)
-
-  mixed_BxTxHxR, start = 0.0, 0
-  for latent_PxSxC, _ in memories:
-    P, S, C = latent_PxSxC.shape
-    prob_PxQxS = prob[..., start : start + S].reshape(P, (B // P) * T * H, S)
-    # The rotated columns are mixed too and dropped: cheaper than copying the latent columns out.
-    mixed = jnp.einsum("pqs,psc->pqc", prob_PxQxS, latent_PxSxC).reshape(B, T, H, C)
-    mixed_BxTxHxR, start = mixed_BxTxHxR + mixed[..., :rank], start + S
+  # One key head serves all queries. Its rotated columns are mixed as values too and dropped:
+  # cheaper than copying the latent columns out.
+  shared = [(m.entry_PxSxC[:, :, None], m.entry_PxSxC[:, :, None]) for m in memories]
+  seen = [visible(position_BxT, m.position_PxS) for m in memories]
+  mixed_BxTxHxR = attend(q_BxTxHxC, shared, seen, scale)[..., :rank]
   return jnp.einsum("bthr,rhv->bthv", mixed_BxTxHxR, value_b)
 
 
@@ -117,91 +102,100 @@ class MLA(nn.Module):
   rules: Rules | None = None
 
   def setup(self):
-    cfg = self.config
-    heads, latent_width = cfg.num_heads, cfg.kv_lora_rank + cfg.qk_rope_head_dim
+    cfg, sizes = self.config, self.config.attention
+    heads = cfg.num_heads
 
-    def weight(name, shape, axes):
-      return declare(self, name, shape, axes, std=cfg.init_std, dtype=cfg.param_dtype)
+    def weight(name, shape, axes, std=cfg.init_std):
+      return declare(self, name, shape, axes, std=std, dtype=cfg.param_dtype)
 
-    if cfg.q_lora_rank is None:
-      q_shape = (cfg.hidden_size, heads, cfg.qk_head_dim)
+    def bias(name, size, axis):
+      return weight(name, (size,), (axis,), std=0.0) if sizes.bias else None
+
+    if sizes.q_lora_rank is None:
+      q_shape = (cfg.hidden_size, heads, sizes.qk_head_dim)
       self.q_proj = weight("q", q_shape, ("embed", "heads", "head_dim"))
     else:
-      q_shape = (cfg.q_lora_rank, heads, cfg.qk_head_dim)
-      self.q_a = weight("q_a", (cfg.hidden_size, cfg.q_lora_rank), ("embed", "q_lora"))
-      self.q_norm = self._norm(cfg.q_lora_rank)
+      q_shape = (sizes.q_lora_rank, heads, sizes.qk_head_dim)
+      self.q_a = weight("q_a", (cfg.hidden_size, sizes.q_lora_rank), ("embed", "q_lora"))
+      self.q_a_bias = bias("q_a_bias", sizes.q_lora_rank, "q_lora")
+      self.q_norm = self._norm(sizes.q_lora_rank)
       self.q_b = weight("q_b", q_shape, ("q_lora", "heads", "head_dim"))
-    self.kv_a = weight("kv_a", (cfg.hidden_size, latent_width), ("embed", "kv_lora"))
-    self.kv_norm = self._norm(cfg.kv_lora_rank)
-    kv_shape = (cfg.kv_lora_rank, heads, cfg.qk_nope_head_dim + cfg.v_head_dim)
+    self.kv_a = weight("kv_a", (cfg.hidden_size, sizes.cache_width), ("embed", "kv_lora"))
+    self.kv_a_bias = bias("kv_a_bias", sizes.cache_width, "kv_lora")
+    self.kv_norm = self._norm(sizes.kv_lora_rank)
+    kv_shape = (sizes.kv_lora_rank, heads, sizes.qk_nope_head_dim + sizes.v_head_dim)
     self.kv_b = weight("kv_b", kv_shape, ("kv_lora", "heads", "head_dim"))
-    out_shape = (heads, cfg.v_head_dim, cfg.hidden_size)
+    out_shape = (heads, sizes.v_head_dim, cfg.hidden_size)
     self.o = weight("o", out_shape, ("heads", "head_dim", "embed"))
+    self.o_bias = bias("o_bias", cfg.hidden_size, "embed")
 
   def _norm(self, size):
-    return RMSNorm(size, self.config.latent_norm_eps, param_dtype=self.config.param_dtype)
+    eps = self.config.attention.latent_norm_eps
+    return RMSNorm(size, eps, param_dtype=self.config.param_dtype)
 
   def queries(self, x_BxTxD: jax.Array, cos_sin: tuple[jax.Array, jax.Array]) -> jax.Array:
     """`[B, T, H, K]` queries, the last `qk_rope_head_dim` dimensions rotated (DSV3 Eqs. 6-9)."""
-    dtype, nope = x_BxTxD.dtype, self.config.qk_nope_head_dim
-    if self.config.q_lora_rank is None:
+    dtype, nope = x_BxTxD.dtype, self.config.attention.qk_nope_head_dim
+    if self.config.attention.q_lora_rank is None:
       q = jnp.einsum("btd,dhk->bthk", x_BxTxD, self.q_proj.astype(dtype))
     else:
-      compressed = self.q_norm(x_BxTxD @ self.q_a.astype(dtype))
+      compressed = self.q_norm(add_bias(x_BxTxD @ self.q_a.astype(dtype), self.q_a_bias))
       q = jnp.einsum("btr,rhk->bthk", compressed, self.q_b.astype(dtype))
     q = constrain(q, ("batch", "length", "act_heads", None), self.rules)
     return jnp.concatenate([q[..., :nope], rope.rotate(q[..., nope:], *cos_sin)], axis=-1)
 
   def latents(self, x_BxTxD: jax.Array, cos_sin: tuple[jax.Array, jax.Array]) -> jax.Array:
     """`[B, T, C]`, what the cache stores: `[norm(c) | RoPE(k_rope)]` (DSV3 Eqs. 1 and 3)."""
-    rank = self.config.kv_lora_rank
-    joint = x_BxTxD @ self.kv_a.astype(x_BxTxD.dtype)
+    rank = self.config.attention.kv_lora_rank
+    joint = add_bias(x_BxTxD @ self.kv_a.astype(x_BxTxD.dtype), self.kv_a_bias)
     k_rope = rope.rotate(joint[:, :, None, rank:], *cos_sin)[:, :, 0]
     return jnp.concatenate([self.kv_norm(joint[..., :rank]), k_rope], axis=-1)
 
   def _output(self, heads_BxTxHxV: jax.Array) -> jax.Array:
-    return jnp.einsum("bthv,hvd->btd", heads_BxTxHxV, self.o.astype(heads_BxTxHxV.dtype))
+    out = jnp.einsum("bthv,hvd->btd", heads_BxTxHxV, self.o.astype(heads_BxTxHxV.dtype))
+    return add_bias(out, self.o_bias)
 
-  def __call__(self, x_BxTxD, cos_sin, segment_BxT) -> tuple[jax.Array, jax.Array]:
+  def _sizes(self):
+    sizes = self.config.attention
+    scale = rope.softmax_scale(sizes.qk_head_dim, self.config.rope_scaling)
+    return {"nope_dim": sizes.qk_nope_head_dim, "scale": scale}
+
+  def __call__(self, x_BxTxD: jax.Array, place: Place) -> tuple[jax.Array, jax.Array]:
     """Expanded form over one packed batch.
 
     Args:
       x_BxTxD: normalised residual stream.
-      cos_sin: from `rope.cos_sin`.
-      segment_BxT: int32 document numbers, 0 for padding.
+      place: of its tokens.
 
     Returns: `[B, T, D]` and the latents `[B, T, C]` for a cache.
     """
-    latent_BxTxC = self.latents(x_BxTxD, cos_sin)
+    latent_BxTxC = self.latents(x_BxTxD, place.cos_sin)
     out = expanded_attention(
-      self.queries(x_BxTxD, cos_sin),
+      self.queries(x_BxTxD, place.cos_sin),
       latent_BxTxC,
       self.kv_b.astype(x_BxTxD.dtype),
-      segment_BxT,
-      nope_dim=self.config.qk_nope_head_dim,
-      scale=rope.softmax_scale(self.config.qk_head_dim, self.config.yarn),
+      place.segment_BxT,
+      **self._sizes(),
     )
     return self._output(out), latent_BxTxC
 
-  def decode(self, x_BxTxD, cos_sin, write, memories) -> tuple[jax.Array, jax.Array]:
+  def decode(self, x_BxTxD: jax.Array, place: Place, write) -> tuple[jax.Array, jax.Array]:
     """Absorbed form over cached latents.
 
     Args:
       x_BxTxD: normalised residual stream of the new tokens.
-      cos_sin: from `rope.cos_sin`.
-      write: function of the new latents `[B, T, C]`, giving the updated cache and this layer's
-        cached latents `[B, S, C]`.
-      memories: further (latent, visible) pairs, and first the visibility of the written cache.
+      place: of its tokens.
+      write: function of the new latents `[B, T, C]`, giving the updated cache and all memories
+        that the tokens attend to.
 
     Returns: `[B, T, D]` and the updated cache.
     """
-    cache, latent_BxSxC = write(self.latents(x_BxTxD, cos_sin))
-    visible, *shared = memories
+    cache, memories = write(self.latents(x_BxTxD, place.cos_sin))
     out = absorbed_attention(
-      self.queries(x_BxTxD, cos_sin),
+      self.queries(x_BxTxD, place.cos_sin),
       self.kv_b.astype(x_BxTxD.dtype),
-      [(latent_BxSxC, visible), *shared],
-      nope_dim=self.config.qk_nope_head_dim,
-      scale=rope.softmax_scale(self.config.qk_head_dim, self.config.yarn),
+      place.position_BxT,
+      memories,
+      **self._sizes(),
     )
     return self._output(out), cache

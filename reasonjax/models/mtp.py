@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from reasonjax.models.block import Block
 from reasonjax.models.config import ModelConfig
+from reasonjax.models.mask import Place
 from reasonjax.models.norm import RMSNorm
 from reasonjax.models.weights import declare
 from reasonjax.sharding.rules import Rules
@@ -29,16 +30,16 @@ class MTPModule(nn.Module):
   rules: Rules | None = None
 
   @nn.compact
-  def __call__(self, embedded_BxTxD, hidden_BxTxD, bias_E, cos_sin, segment_BxT):
+  def __call__(self, embedded_BxTxD, hidden_BxTxD, layer, bias_E, place: Place):
     """Applies the module.
 
     Args:
       embedded_BxTxD: embedding of the token k places on.
       hidden_BxTxD: output of the model (k = 1) or of the module before.
+      layer: int32, its number, counted on from the main model's layers.
       bias_E: router bias of this module's MoE layer.
-      cos_sin: from `rope.cos_sin`.
-      segment_BxT: int32 document numbers, 0 also where a document has no token k places on; such
-        rows come last in their document, so no meaningful row attends to them.
+      place: of the tokens; segment 0 also where a document has no token k places on; such rows
+        come last in their document, so no meaningful row attends to them.
 
     Returns: `[B, T, D]` after the module's own final norm, and its routing statistics.
     """
@@ -55,7 +56,7 @@ class MTPModule(nn.Module):
     joined = [norm("embedding_norm")(embedded_BxTxD), norm("hidden_norm")(hidden_BxTxD)]
     x_BxTxD = jnp.concatenate(joined, axis=-1) @ project.astype(hidden_BxTxD.dtype)
     block = Block(cfg, moe=cfg.num_routed_experts > 0, rules=self.rules, name="block")
-    x_BxTxD, (stats, _) = block(x_BxTxD, bias_E, cos_sin, segment_BxT)
+    x_BxTxD, (stats, _) = block(x_BxTxD, layer, bias_E, place)
     return norm("final_norm")(x_BxTxD), stats
 
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from reasonjax.models import cache as cache_lib
 from reasonjax.models import mask, rope
 from reasonjax.models.block import RESIDUAL, Block
 from reasonjax.models.cache import Cache
 from reasonjax.models.config import ModelConfig
+from reasonjax.models.mask import Place
 from reasonjax.models.mtp import MTPModule, stack_stats
 from reasonjax.models.norm import RMSNorm
 from reasonjax.models.router import RouterStats
@@ -35,20 +35,20 @@ class Output:
     mtp_KxBxTxD: outputs of the MTP modules after their own norms; None if not asked for.
     stats: routing statistics by router, each with a leading axis over layers: keys "layers" and
       "mtp", the same structure as the "router" collection that holds the biases.
-    latent_LxBxTxC: latents for a cache; None if not asked for.
+    entry_LxBxTxC: entries for a cache; None if not asked for.
   """
 
   hidden_BxTxD: jax.Array
   mtp_KxBxTxD: jax.Array | None
   stats: dict[str, RouterStats]
-  latent_LxBxTxC: jax.Array | None
+  entry_LxBxTxC: jax.Array | None
 
 
 class Transformer(nn.Module):
-  """DeepSeek-V3 decoder.
+  """A decoder-only language model: DeepSeek-V3 and its relatives, by config.
 
-  Collections: `params`, and `router` with the balancing biases `layers [L_moe, E]` and
-  `mtp [depth, E]` in float32, which no gradient touches.
+  Collections: `params`, and, where routers have balancing biases, `router` with `layers [L_moe, E]`
+  and `mtp [depth, E]` in float32, which no gradient touches.
 
   Attributes:
     config: sizes and choices.
@@ -72,12 +72,13 @@ class Transformer(nn.Module):
       self.dense_layers = self._stack(cfg.num_dense_layers, moe=False)
     if cfg.num_moe_layers:
       self.moe_layers = self._stack(cfg.num_moe_layers, moe=True)
+    if cfg.num_moe_layers and cfg.router_bias:
       shape = (cfg.num_moe_layers, cfg.num_routed_experts)
       self.layer_bias = self.variable("router", "layers", jnp.zeros, shape, jnp.float32)
     self.final_norm = RMSNorm(cfg.hidden_size, cfg.norm_eps, param_dtype=cfg.param_dtype)
     if cfg.num_mtp_modules:
       self.mtp = [MTPModule(cfg, self.rules) for _ in range(cfg.num_mtp_modules)]
-      if cfg.num_routed_experts:
+      if cfg.router_bias:
         shape = (cfg.num_mtp_modules, cfg.num_routed_experts)
         self.mtp_bias = self.variable("router", "mtp", jnp.zeros, shape, jnp.float32)
 
@@ -95,16 +96,24 @@ class Transformer(nn.Module):
       "metadata_params": {nn.PARTITION_NAME: "layers"},
     }
     methods = {
-      "__call__": scan | {"in_axes": (per_layer, shared, shared)},
+      "__call__": scan | {"in_axes": (per_layer, per_layer, shared)},
       "decode": scan | {"in_axes": (per_layer, per_layer, shared, shared, shared, shared)},
     }
     return nn.scan(block, methods=methods)(self.config, moe=moe, rules=self.rules)
 
-  def _cos_sin(self, position_BxT):
+  def _place(self, position_BxT, segment_BxT=None) -> Place:
     cfg = self.config
-    return rope.cos_sin(position_BxT, cfg.qk_rope_head_dim, cfg.rope_theta, cfg.yarn)
+    cos_sin = rope.cos_sin(position_BxT, cfg.attention.rope_dim, cfg.rope_theta, cfg.rope_scaling)
+    return Place(position_BxT, segment_BxT, cos_sin)
 
-  def _embed(self, ids_BxT):
+  def _layers(self, first: int, moe: bool):
+    """Numbers of the layers of one stack, and their router biases, None where there are none."""
+    cfg = self.config
+    length = cfg.num_moe_layers if moe else cfg.num_dense_layers
+    return first + jnp.arange(length), self.layer_bias.value if moe and cfg.router_bias else None
+
+  def embed(self, ids_BxT: jax.Array) -> jax.Array:
+    """`[B, T, D]` embeddings of tokens, the input of the first layer."""
     # Gathered over the axes that store it, so that rows are looked up where their tokens are.
     table_VxD = constrain(self.embedding, ("vocab", "act_embed"), self.rules)
     x_BxTxD = jnp.take(table_VxD, ids_BxT, axis=0).astype(self.config.dtype)
@@ -116,8 +125,9 @@ class Transformer(nn.Module):
     segment_BxT: jax.Array | None = None,
     position_BxT: jax.Array | None = None,
     *,
+    embedded_BxTxD: jax.Array | None = None,
     with_mtp: bool = False,
-    with_latents: bool = False,
+    with_entries: bool = False,
   ) -> Output:
     """Full forward pass up to, not including, the head.
 
@@ -125,41 +135,43 @@ class Transformer(nn.Module):
       ids_BxT: int32 token ids.
       segment_BxT: int32 document numbers, 0 for padding; one document a row by default.
       position_BxT: int32 positions; from the segments by default.
+      embedded_BxTxD: input of the first layer in place of the tokens' embeddings.
       with_mtp: also run the MTP modules (training).
-      with_latents: also return what a cache stores (prefill).
+      with_entries: also return what a cache stores (prefill).
     """
     cfg = self.config
     segment_BxT = jnp.ones_like(ids_BxT) if segment_BxT is None else segment_BxT
     position_BxT = mask.positions(segment_BxT) if position_BxT is None else position_BxT
-    cos_sin = self._cos_sin(position_BxT)
-    x_BxTxD, stats, latents = self._embed(ids_BxT), {}, []
+    place = self._place(position_BxT, segment_BxT)
+    x_BxTxD = self.embed(ids_BxT) if embedded_BxTxD is None else embedded_BxTxD
+    stats, entries = {}, []
     if cfg.num_dense_layers:
-      x_BxTxD, (_, latent) = self.dense_layers(x_BxTxD, None, cos_sin, segment_BxT)
-      latents.append(latent)
+      x_BxTxD, (_, entry) = self.dense_layers(x_BxTxD, *self._layers(0, moe=False), place)
+      entries.append(entry)
     if cfg.num_moe_layers:
-      bias_LxE = self.layer_bias.value
-      x_BxTxD, (moe_stats, latent) = self.moe_layers(x_BxTxD, bias_LxE, cos_sin, segment_BxT)
-      stats["layers"] = moe_stats
-      latents.append(latent)
+      layers = self._layers(cfg.num_dense_layers, moe=True)
+      x_BxTxD, (stats["layers"], entry) = self.moe_layers(x_BxTxD, *layers, place)
+      entries.append(entry)
     normed_BxTxD = self.final_norm(x_BxTxD)
     mtp_KxBxTxD = None
     if with_mtp and cfg.num_mtp_modules:
       first_BxTxD = normed_BxTxD if cfg.mtp_hidden == "post" else x_BxTxD
-      mtp_KxBxTxD, mtp_stats = self._predict_further(ids_BxT, first_BxTxD, cos_sin, segment_BxT)
+      mtp_KxBxTxD, mtp_stats = self._predict_further(ids_BxT, first_BxTxD, place)
       if mtp_stats is not None:
         stats["mtp"] = mtp_stats
-    latent_LxBxTxC = jnp.concatenate(latents) if with_latents else None
-    return Output(normed_BxTxD, mtp_KxBxTxD, stats, latent_LxBxTxC)
+    entry_LxBxTxC = jnp.concatenate(entries) if with_entries else None
+    return Output(normed_BxTxD, mtp_KxBxTxD, stats, entry_LxBxTxC)
 
-  def _predict_further(self, ids_BxT, hidden_BxTxD, cos_sin, segment_BxT):
+  def _predict_further(self, ids_BxT, hidden_BxTxD, place: Place):
     outputs, stats = [], []
     for depth, module in enumerate(self.mtp, start=1):
-      embedded_BxTxD = self._embed(mask.shift_left(ids_BxT, depth))
-      bias_E = self.mtp_bias.value[depth - 1] if self.config.num_routed_experts else None
+      embedded_BxTxD = self.embed(mask.shift_left(ids_BxT, depth))
+      bias_E = self.mtp_bias.value[depth - 1] if self.config.router_bias else None
       # A document's last tokens have no token `depth` places on: padding for this module.
-      _, exists_BxT = mask.targets(ids_BxT, segment_BxT, depth)
-      real_BxT = jnp.where(exists_BxT, segment_BxT, 0)
-      hidden_BxTxD, module_stats = module(embedded_BxTxD, hidden_BxTxD, bias_E, cos_sin, real_BxT)
+      _, exists_BxT = mask.targets(ids_BxT, place.segment_BxT, depth)
+      real = place.replace(segment_BxT=jnp.where(exists_BxT, place.segment_BxT, 0))
+      layer = jnp.asarray(self.config.num_layers + depth - 1)
+      hidden_BxTxD, module_stats = module(embedded_BxTxD, hidden_BxTxD, layer, bias_E, real)
       outputs.append(hidden_BxTxD)
       stats.append(module_stats)
     return jnp.stack(outputs), stack_stats(stats)
@@ -171,6 +183,7 @@ class Transformer(nn.Module):
     cache: Cache,
     slot: jax.Array,
     prefix: Cache | None = None,
+    embedded_BxTxD: jax.Array | None = None,
   ) -> tuple[jax.Array, Cache]:
     """Appends T tokens to the cache and attends to it in the absorbed form.
 
@@ -180,24 +193,21 @@ class Transformer(nn.Module):
       cache: one row a sequence.
       slot: int32 scalar, first of the T slots to write.
       prefix: read-only cache of P rows, row p shared by B / P consecutive sequences.
+      embedded_BxTxD: input of the first layer in place of the tokens' embeddings.
 
     Returns: `[B, T, D]` after the final norm, and the updated cache.
     """
     cfg = self.config
-    positions = jax.lax.dynamic_update_slice(cache.position_BxS, position_BxT, (0, slot))
-    masks = [cache_lib.visible(position_BxT, positions)]
-    if prefix is not None:
-      masks.append(cache_lib.visible(position_BxT, prefix.position_BxS))
-    shared = (self._cos_sin(position_BxT), slot, masks, prefix)
-    carry = (self._embed(ids_BxT), cache.latent_LxBxSxC)
-    layer_L = jnp.arange(cfg.num_layers)
+    position_BxS = jax.lax.dynamic_update_slice(cache.position_BxS, position_BxT, (0, slot))
+    shared = (self._place(position_BxT), slot, position_BxS, prefix)
+    x_BxTxD = self.embed(ids_BxT) if embedded_BxTxD is None else embedded_BxTxD
+    carry = (x_BxTxD, cache.entry_LxBxSxC)
     if cfg.num_dense_layers:
-      layers = layer_L[: cfg.num_dense_layers]
-      carry, _ = self.dense_layers.decode(carry, layers, None, *shared)
+      carry, _ = self.dense_layers.decode(carry, *self._layers(0, moe=False), *shared)
     if cfg.num_moe_layers:
-      layers, bias_LxE = layer_L[cfg.num_dense_layers :], self.layer_bias.value
-      carry, _ = self.moe_layers.decode(carry, layers, bias_LxE, *shared)
-    return self.final_norm(carry[0]), Cache(carry[1], positions)
+      layers = self._layers(cfg.num_dense_layers, moe=True)
+      carry, _ = self.moe_layers.decode(carry, *layers, *shared)
+    return self.final_norm(carry[0]), Cache(carry[1], position_BxS)
 
   def logits(self, hidden_BxTxD: jax.Array) -> jax.Array:
     """`[B, T, V]` float32 logits of the hidden states that `hidden` and `decode` return."""

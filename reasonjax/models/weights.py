@@ -38,3 +38,10 @@ def declare(
   init = nn.initializers.ones if std is None else nn.initializers.normal(std)
   boxed = nn.with_logical_partitioning(init, tuple(axes))
   return module.param(name, boxed, tuple(shape), jnp.dtype(dtype))
+
+
+def add_bias(x: jax.Array, bias: jax.Array | None) -> jax.Array:
+  """`x` plus a bias over its last dimensions, in the dtype of `x`; None adds nothing."""
+  if bias is None:
+    return x
+  return x + bias.astype(x.dtype).reshape((1,) * (x.ndim - bias.ndim) + bias.shape)

@@ -1,7 +1,7 @@
 """Named parallelism: tables from logical axis names to mesh axes.
 
-Parameters use `layers vocab embed heads head_dim q_lora kv_lora mlp expert expert_mlp norm`;
-activations use `batch length act_embed act_heads act_vocab`.
+Parameters use `layers vocab embed heads kv_heads head_dim q_lora kv_lora mlp expert expert_mlp
+norm`; activations use `batch length act_embed act_heads act_kv_heads act_vocab`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _REPLICATED: dict[str, MeshAxes] = {
   "vocab": None,
   "embed": None,
   "heads": None,
+  "kv_heads": None,
   "head_dim": None,
   "q_lora": None,
   "kv_lora": None,
@@ -28,6 +29,7 @@ _REPLICATED: dict[str, MeshAxes] = {
   "length": None,
   "act_embed": None,
   "act_heads": None,
+  "act_kv_heads": None,
   "act_vocab": None,
 }
 _FSDP = {"embed": "fsdp"}
@@ -36,9 +38,11 @@ _CONTEXT = {"length": "context"}
 _TENSOR = {
   "vocab": "tensor",
   "heads": "tensor",
+  "kv_heads": "tensor",
   "mlp": "tensor",
   "expert_mlp": "tensor",
   "act_heads": "tensor",
+  "act_kv_heads": "tensor",
   "act_vocab": "tensor",
 }
 

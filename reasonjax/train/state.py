@@ -117,7 +117,15 @@ def load_variables(directory: str | Path, config: ModelConfig, mesh: Mesh, rules
 
 
 # How a model is computed, not what it computes.
-_COMPUTATION = ("dtype", "param_dtype", "remat", "scan_unroll", "moe_implementation", "init_std")
+_COMPUTATION = (
+  "dtype",
+  "param_dtype",
+  "remat",
+  "scan_unroll",
+  "moe_implementation",
+  "init_std",
+  "max_length",
+)
 
 
 def _check_same_model(saved: Path, config: ModelConfig) -> None:

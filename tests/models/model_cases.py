@@ -29,19 +29,19 @@ ONE_SIDED_YARN = YarnConfig(factor=8.0, original_length=256, mscale_all_dim=0.0)
 
 CONFIGS = {
   "v3": tiny(),
-  "direct_query": tiny(q_lora_rank=None, yarn=None),
+  "direct_query": tiny(q_lora_rank=None, rope_scaling=None),
   "tied_no_groups_no_shared": tiny(tie_embeddings=True, num_shared_experts=0, **NO_GROUPS),
   "two_shared_unequal_yarn": tiny(
-    num_shared_experts=2, qk_rope_head_dim=8, yarn=UNEQUAL_YARN, num_mtp_modules=0
+    num_shared_experts=2, qk_rope_head_dim=8, rope_scaling=UNEQUAL_YARN, num_mtp_modules=0
   ),
   "all_dense": tiny(**NO_EXPERTS),
   "all_moe": tiny(num_dense_layers=0, num_expert_groups=4, num_limited_groups=2),
   "two_mtp_pre": tiny(num_mtp_modules=2, mtp_hidden="pre"),
   "two_mtp_post": tiny(num_mtp_modules=2, num_dense_layers=1, num_layers=3),
   "raw_weights": tiny(normalize_weights=False, routed_scale=1.0, num_mtp_modules=0),
-  "one_sided_yarn": tiny(yarn=ONE_SIDED_YARN, qk_rope_head_dim=8, num_mtp_modules=0),
+  "one_sided_yarn": tiny(rope_scaling=ONE_SIDED_YARN, qk_rope_head_dim=8, num_mtp_modules=0),
   "experts_in_mtp_only": tiny(num_dense_layers=2),
-  "large_eps": tiny(norm_eps=0.05, latent_norm_eps=0.2, rope_theta=100.0, yarn=None),
+  "large_eps": tiny(norm_eps=0.05, latent_norm_eps=0.2, rope_theta=100.0, rope_scaling=None),
 }
 
 
@@ -69,7 +69,7 @@ def compiled(config: ModelConfig):
 
   def run(variables, ids_BxT, segment_BxT):
     out = model.apply(
-      variables, ids_BxT, segment_BxT, method="hidden", with_mtp=True, with_latents=True
+      variables, ids_BxT, segment_BxT, method="hidden", with_mtp=True, with_entries=True
     )
     return out, model.apply(variables, out.hidden_BxTxD, method="logits")
 

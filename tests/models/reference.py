@@ -56,7 +56,7 @@ def swiglu(x, weights):
 
 def frequencies(cfg: ModelConfig):
   """Angle per position of each pair."""
-  d, base, yarn = cfg.qk_rope_head_dim, cfg.rope_theta, cfg.yarn
+  d, base, yarn = cfg.attention.qk_rope_head_dim, cfg.rope_theta, cfg.rope_scaling
   out = []
   for i in range(d // 2):
     frequency = base ** (-2 * i / d)
@@ -80,39 +80,43 @@ def temperature(factor, coefficient):
 
 
 def rotate(cfg: ModelConfig, x, position):
-  """RoPE of one vector: pair (2i, 2i+1) as a complex number."""
+  """RoPE of one vector: pair (i, i + d/2) as a complex number."""
   attention = 1.0
-  if cfg.yarn is not None:
-    factor, one, all_dims = cfg.yarn.factor, cfg.yarn.mscale, cfg.yarn.mscale_all_dim
+  if cfg.rope_scaling is not None:
+    factor, one, all_dims = (
+      cfg.rope_scaling.factor,
+      cfg.rope_scaling.mscale,
+      cfg.rope_scaling.mscale_all_dim,
+    )
     attention = temperature(factor, 1.0)
     if one and all_dims:
       attention = temperature(factor, one) / temperature(factor, all_dims)
-  out = np.zeros_like(x)
+  out, half = np.zeros_like(x), len(x) // 2
   for i, frequency in enumerate(frequencies(cfg)):
-    turned = (x[2 * i] + 1j * x[2 * i + 1]) * np.exp(1j * position * frequency) * attention
-    out[2 * i], out[2 * i + 1] = turned.real, turned.imag
+    turned = (x[i] + 1j * x[i + half]) * np.exp(1j * position * frequency) * attention
+    out[i], out[i + half] = turned.real, turned.imag
   return out
 
 
 def softmax_scale(cfg: ModelConfig):
-  scale = (cfg.qk_nope_head_dim + cfg.qk_rope_head_dim) ** -0.5
-  if cfg.yarn is not None and cfg.yarn.mscale_all_dim:
-    scale *= temperature(cfg.yarn.factor, cfg.yarn.mscale_all_dim) ** 2
+  scale = (cfg.attention.qk_nope_head_dim + cfg.attention.qk_rope_head_dim) ** -0.5
+  if cfg.rope_scaling is not None and cfg.rope_scaling.mscale_all_dim:
+    scale *= temperature(cfg.rope_scaling.factor, cfg.rope_scaling.mscale_all_dim) ** 2
   return scale
 
 
 def attention(cfg: ModelConfig, w, xs):
   """MLA over one document; gives outputs and latents of each token."""
-  nope, rank = cfg.qk_nope_head_dim, cfg.kv_lora_rank
+  nope, rank = cfg.attention.qk_nope_head_dim, cfg.attention.kv_lora_rank
   latents, outs = [], []
   for t, x in enumerate(xs):
     joint = x @ w["kv_a"]
-    c = rms_norm(joint[:rank], w["kv_norm"]["scale"], cfg.latent_norm_eps)
+    c = rms_norm(joint[:rank], w["kv_norm"]["scale"], cfg.attention.latent_norm_eps)
     latents.append(np.concatenate([c, rotate(cfg, joint[rank:], t)]))
-    if cfg.q_lora_rank is None:
+    if cfg.attention.q_lora_rank is None:
       source, up = x, w["q"]
     else:
-      source = rms_norm(x @ w["q_a"], w["q_norm"]["scale"], cfg.latent_norm_eps)
+      source = rms_norm(x @ w["q_a"], w["q_norm"]["scale"], cfg.attention.latent_norm_eps)
       up = w["q_b"]
     out = np.zeros(cfg.hidden_size)
     for head in range(cfg.num_heads):
@@ -221,7 +225,7 @@ def forward(cfg: ModelConfig, variables, ids, segment) -> Result:
   for i in range(cfg.num_moe_layers):
     layers.append((pick(params["moe_layers"], i), router["layers"][i]))
   head = params["embedding"] if cfg.tie_embeddings else params["head"]
-  width = cfg.kv_lora_rank + cfg.qk_rope_head_dim
+  width = cfg.attention.kv_lora_rank + cfg.attention.qk_rope_head_dim
   out = Result(
     hidden=np.zeros((batch, length, cfg.hidden_size)),
     logits=np.zeros((batch, length, cfg.vocab_size)),

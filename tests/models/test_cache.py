@@ -30,8 +30,8 @@ def test_an_empty_cache():
   config = tiny(num_layers=3, dtype="bfloat16")
   cache = cache_lib.empty(config, batch=2, length=5)
   assert cache.position_BxS.shape == (2, 5)
-  assert cache.latent_LxBxSxC.shape == (3, 2, 5, config.kv_lora_rank + config.qk_rope_head_dim)
-  assert cache.latent_LxBxSxC.dtype == jnp.bfloat16
+  assert cache.entry_LxBxSxC.shape == (3, 2, 5, config.attention.cache_width)
+  assert cache.entry_LxBxSxC.dtype == jnp.bfloat16
   np.testing.assert_array_equal(cache.position_BxS, np.full((2, 5), EMPTY))
   assert not cache_lib.visible(jnp.full((2, 1), 100), cache.position_BxS).any()
 

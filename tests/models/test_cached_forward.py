@@ -50,10 +50,10 @@ def test_chunks_equal_the_full_forward_pass(name, size):
   want = full(name)
   hidden, cache = in_chunks(name, size)
   np.testing.assert_allclose(hidden, want.hidden_BxTxD, **CLOSE)
-  np.testing.assert_allclose(cache.latent_LxBxSxC[:, :, :LENGTH], want.latent_LxBxTxC, **CLOSE)
+  np.testing.assert_allclose(cache.entry_LxBxSxC[:, :, :LENGTH], want.entry_LxBxTxC, **CLOSE)
   np.testing.assert_array_equal(cache.position_BxS[:, :LENGTH], POSITION)
   np.testing.assert_array_equal(cache.position_BxS[:, LENGTH:], EMPTY)
-  np.testing.assert_array_equal(cache.latent_LxBxSxC[:, :, LENGTH:], 0.0)
+  np.testing.assert_array_equal(cache.entry_LxBxSxC[:, :, LENGTH:], 0.0)
 
 
 def test_the_cache_holds_normalised_latents_and_rotated_keys():
@@ -61,7 +61,7 @@ def test_the_cache_holds_normalised_latents_and_rotated_keys():
   want = reference.forward(config, variables(config), IDS, np.ones_like(IDS))
   assert want.margin > 1e-4
   _, cache = in_chunks("v3", 3)
-  np.testing.assert_allclose(cache.latent_LxBxSxC[:, :, :LENGTH], want.latent, **CLOSE)
+  np.testing.assert_allclose(cache.entry_LxBxSxC[:, :, :LENGTH], want.latent, **CLOSE)
 
 
 def prefix_of(name: str, ids, lengths) -> Cache:
@@ -69,7 +69,7 @@ def prefix_of(name: str, ids, lengths) -> Cache:
   slot = np.tile(np.arange(ids.shape[1], dtype=np.int32), (len(ids), 1))
   real = slot < np.array(lengths)[:, None]
   out, _ = forward(CONFIGS[name], ids, real.astype(np.int32))
-  return Cache(out.latent_LxBxTxC, np.where(real, slot, EMPTY).astype(np.int32))
+  return Cache(out.entry_LxBxTxC, np.where(real, slot, EMPTY).astype(np.int32))
 
 
 @pytest.mark.parametrize("name", ["v3", "direct_query"])
@@ -135,6 +135,6 @@ def test_a_slot_can_be_written_again():
 def test_the_cache_is_no_larger_than_its_latents():
   config = CONFIGS["v3"]
   cache = cache_lib.empty(config, 3, 5)
-  width = config.kv_lora_rank + config.qk_rope_head_dim
-  assert cache.latent_LxBxSxC.shape == (config.num_layers, 3, 5, width)
+  width = config.attention.cache_width
+  assert cache.entry_LxBxSxC.shape == (config.num_layers, 3, 5, width)
   assert sum(leaf.size for leaf in jax.tree.leaves(cache)) == 3 * 5 * (2 * width + 1)

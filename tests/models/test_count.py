@@ -75,7 +75,11 @@ def test_published_costs_of_deepseek_v3():
 def test_flops_grow_with_attention_alone():
   """Each further token of length costs every layer and head half a key and half a value."""
   config = tiny()
-  per_token = config.num_layers * config.num_heads * (config.qk_head_dim + config.v_head_dim)
+  per_token = (
+    config.num_layers
+    * config.num_heads
+    * (config.attention.qk_head_dim + config.attention.v_head_dim)
+  )
   grown = count.forward_flops_per_token(config, 11) - count.forward_flops_per_token(config, 10)
   assert grown == per_token
   assert count.forward_flops_per_token(config, 0) == 2 * count.active(config)
@@ -86,7 +90,7 @@ def test_flops_grow_with_attention_alone():
 def test_cache_bytes_equal_those_of_a_cache(dtype, width):
   config = tiny(num_layers=3, dtype=dtype)
   cache = jax.eval_shape(lambda: cache_lib.empty(config, 2, 5))
-  held = cache.latent_LxBxSxC.size * cache.latent_LxBxSxC.dtype.itemsize
+  held = cache.entry_LxBxSxC.size * cache.entry_LxBxSxC.dtype.itemsize
   assert count.cache_bytes_per_token(config, width) * 2 * 5 == held
 
 

@@ -9,11 +9,13 @@ import reference
 from model_cases import CONFIGS, tiny, variables
 
 from reasonjax.models import rope
+from reasonjax.models.cache import EMPTY, Memory
 from reasonjax.models.mla import MLA, absorbed_attention, expanded_attention
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 NOPE, ROPE, RANK, HEADS, VALUE, T = 5, 4, 6, 3, 7, 6
 SCALE = 0.3
+POSITION = np.tile(np.arange(T, dtype=np.int32), (2, 1))
 
 
 @functools.cache
@@ -34,7 +36,10 @@ def expanded(q, latent, kv_b, segment):
 
 @jax.jit
 def absorbed(q, kv_b, memories):
-  return absorbed_attention(q, kv_b, memories, nope_dim=NOPE, scale=SCALE)
+  """Pairs of latents and positions as memories of queries at positions 0 to T - 1."""
+  position = jnp.broadcast_to(jnp.arange(T)[None], q.shape[:2])
+  memories = [Memory(*memory) for memory in memories]
+  return absorbed_attention(q, kv_b, position, memories, nope_dim=NOPE, scale=SCALE)
 
 
 def by_hand(q, latent, kv_b):
@@ -62,17 +67,14 @@ def test_expanded_form_equals_float64():
 
 def test_absorbed_form_equals_the_expanded():
   q, latent, kv_b = inputs()
-  segment = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 2, 2, 2, 3]], np.int32)
-  visible = np.tril(np.ones((T, T), bool)) & (segment[:, :, None] == segment[:, None, :])
-  want = expanded(q, latent, kv_b, segment)
-  np.testing.assert_allclose(absorbed(q, kv_b, [(latent, visible)]), want, **CLOSE)
+  want = expanded(q, latent, kv_b, np.ones((2, T), np.int32))
+  np.testing.assert_allclose(absorbed(q, kv_b, [(latent, POSITION)]), want, **CLOSE)
 
 
 def test_one_softmax_runs_over_all_memories():
   q, latent, kv_b = inputs()
-  visible = np.tile(np.tril(np.ones((T, T), bool)), (2, 1, 1))
-  parts = [(latent[:, :2], visible[:, :, :2]), (latent[:, 2:], visible[:, :, 2:])]
-  want = absorbed(q, kv_b, [(latent, visible)])
+  parts = [(latent[:, :2], POSITION[:, :2]), (latent[:, 2:], POSITION[:, 2:])]
+  want = absorbed(q, kv_b, [(latent, POSITION)])
   np.testing.assert_allclose(absorbed(q, kv_b, parts), want, **CLOSE)
 
 
@@ -81,18 +83,20 @@ def test_a_memory_of_fewer_rows_is_shared_group_major():
   rng = np.random.default_rng(1)
   shared = rng.normal(0, 1, (2, 3, RANK + ROPE)).astype(np.float32)
   own = rng.normal(0, 1, (4, T, RANK + ROPE)).astype(np.float32)
-  seen = rng.integers(0, 2, (4, T, 3)).astype(bool)
-  causal = np.tile(np.tril(np.ones((T, T), bool)), (4, 1, 1))
+  seen = np.array([[0, 1, EMPTY], [0, 3, 2]], np.int32)
+  causal = np.tile(POSITION[:1], (4, 1))
   got = absorbed(q, kv_b, [(own, causal), (shared, seen)])
-  copied = shared[np.array([0, 0, 1, 1])]
-  np.testing.assert_allclose(got, absorbed(q, kv_b, [(own, causal), (copied, seen)]), **CLOSE)
-  swapped = shared[np.array([0, 1, 0, 1])]
-  assert np.abs(got - absorbed(q, kv_b, [(own, causal), (swapped, seen)])).max() > 0.05
+  copied = np.array([0, 0, 1, 1])
+  want = absorbed(q, kv_b, [(own, causal), (shared[copied], seen[copied])])
+  np.testing.assert_allclose(got, want, **CLOSE)
+  swapped = np.array([0, 1, 0, 1])
+  other = absorbed(q, kv_b, [(own, causal), (shared[swapped], seen[swapped])])
+  assert np.abs(got - other).max() > 0.05
 
 
 def test_a_query_that_sees_nothing_is_finite():
   q, latent, kv_b = inputs()
-  assert np.isfinite(absorbed(q, kv_b, [(latent, np.zeros((2, T, T), bool))])).all()
+  assert np.isfinite(absorbed(q, kv_b, [(latent, np.full((2, T), EMPTY, np.int32))])).all()
 
 
 def test_latents_are_normalised_and_keys_rotated_without_norm():
@@ -100,9 +104,10 @@ def test_latents_are_normalised_and_keys_rotated_without_norm():
   weights = jax.tree.map(lambda w: w[0], variables(config)["params"]["moe_layers"]["attention"])
   x = np.random.default_rng(2).normal(0, 1, (1, 4, config.hidden_size)).astype(np.float32)
   position = jnp.array([[0, 1, 2, 9]])
-  cos_sin = rope.cos_sin(position, config.qk_rope_head_dim, config.rope_theta, config.yarn)
+  rotated, scaling = config.attention.rope_dim, config.rope_scaling
+  cos_sin = rope.cos_sin(position, rotated, config.rope_theta, scaling)
   latent = MLA(config).apply({"params": weights}, x, cos_sin, method="latents")
-  rank = config.kv_lora_rank
+  rank = config.attention.kv_lora_rank
   c = np.asarray(latent[..., :rank]) / weights["kv_norm"]["scale"]
   np.testing.assert_allclose((c * c).mean(-1), 1.0, rtol=1e-4)  # epsilon against a mean of ~1
   raw = x @ weights["kv_a"][:, rank:]
@@ -118,9 +123,9 @@ def test_only_the_last_query_dimensions_are_rotated():
   weights = jax.tree.map(lambda w: w[0], variables(config)["params"]["moe_layers"]["attention"])
   x = np.random.default_rng(2).normal(0, 1, (1, 2, config.hidden_size)).astype(np.float32)
   x[0, 1] = x[0, 0]
-  cos_sin = rope.cos_sin(jnp.array([[0, 3]]), config.qk_rope_head_dim, config.rope_theta)
+  cos_sin = rope.cos_sin(jnp.array([[0, 3]]), config.attention.rope_dim, config.rope_theta)
   q = MLA(config).apply({"params": weights}, x, cos_sin, method="queries")
-  nope = config.qk_nope_head_dim
+  nope = config.attention.qk_nope_head_dim
   np.testing.assert_allclose(q[0, 0], np.einsum("d,dhk->hk", x[0, 0], weights["q"]), **CLOSE)
   np.testing.assert_allclose(q[0, 1, :, :nope], q[0, 0, :, :nope], **CLOSE)
   assert np.abs(q[0, 1, :, nope:] - q[0, 0, :, nope:]).max() > 0.1

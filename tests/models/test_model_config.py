@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from model_cases import tiny
 
+from reasonjax.models.attention_config import MLAConfig
 from reasonjax.models.config import ModelConfig, YarnConfig
 
 WRONG = [
@@ -51,7 +52,8 @@ def test_errors_name_the_field_and_its_value(field, change):
 
 
 def test_every_field_named_exists():
-  fields = {field.name for field in dataclasses.fields(ModelConfig)}
+  parts = (ModelConfig, MLAConfig)
+  fields = {field.name for part in parts for field in dataclasses.fields(part)}
   assert {field for field, _ in WRONG} <= fields
 
 
@@ -79,7 +81,6 @@ def test_yarn_errors_name_the_field(field, change):
     {"num_dense_layers": 2, "num_routed_experts": 0, "experts_per_token": 0},
     {"num_dense_layers": 0, "dense_ffn_size": 0},
     {"num_shared_experts": 0},
-    {"q_lora_rank": None},
     {"experts_per_token": 4},
     {"num_expert_groups": 4, "num_limited_groups": 4, "experts_per_token": 8},
     {
@@ -95,10 +96,14 @@ def test_borders_are_allowed(change):
   assert tiny(**change) == tiny().replace(**change)
 
 
+def test_queries_may_be_projected_directly():
+  assert tiny(q_lora_rank=None).attention.q_lora_rank is None
+
+
 def test_derived_sizes():
   config = tiny(num_layers=5, num_dense_layers=2, qk_nope_head_dim=8, qk_rope_head_dim=4)
   assert config.num_moe_layers == 3
-  assert config.qk_head_dim == 12
+  assert config.attention.qk_head_dim == 12
 
 
 def test_a_config_is_frozen_and_hashable():

@@ -10,6 +10,7 @@ import pytest
 from model_cases import CONFIGS, compiled, forward, jit, tiny, variables
 
 from reasonjax.models import rope
+from reasonjax.models.mask import Place
 from reasonjax.models.mtp import MTPModule, stack_stats
 from reasonjax.models.router import RouterStats
 from reasonjax.models.transformer import Transformer
@@ -25,10 +26,11 @@ def module():
 
   def run(params, embedded_BxTxD, hidden_BxTxD):
     position = jnp.broadcast_to(jnp.arange(4)[None], (1, 4))
-    cos_sin = rope.cos_sin(position, CONFIG.qk_rope_head_dim, CONFIG.rope_theta, CONFIG.yarn)
-    ones = jnp.ones((1, 4), jnp.int32)
+    rotated, scaling = CONFIG.attention.rope_dim, CONFIG.rope_scaling
+    cos_sin = rope.cos_sin(position, rotated, CONFIG.rope_theta, scaling)
+    place = Place(position, jnp.ones((1, 4), jnp.int32), cos_sin)
     bias = jnp.zeros(CONFIG.num_routed_experts)
-    return model.apply({"params": params}, embedded_BxTxD, hidden_BxTxD, bias, cos_sin, ones)
+    return model.apply({"params": params}, embedded_BxTxD, hidden_BxTxD, 2, bias, place)
 
   return jit(run)
 
@@ -102,7 +104,7 @@ def test_modules_run_only_when_asked_for():
     lambda: Transformer(CONFIG).apply(variables(CONFIG), IDS, SEGMENT, method="hidden")
   )
   assert shapes.mtp_KxBxTxD is None
-  assert shapes.latent_LxBxTxC is None
+  assert shapes.entry_LxBxTxC is None
   assert set(shapes.stats) == {"layers"}
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from reasonjax.models import presets
+from reasonjax.models.attention_config import MLAConfig
 from reasonjax.models.config import ModelConfig, YarnConfig
 
 
@@ -22,8 +23,7 @@ def test_deepseek_v3_as_released():
   config = presets.get("deepseek_v3_671b")
   assert (config.vocab_size, config.hidden_size, config.num_layers) == (129280, 7168, 61)
   assert (config.num_dense_layers, config.num_heads) == (3, 128)
-  assert (config.q_lora_rank, config.kv_lora_rank) == (1536, 512)
-  assert (config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim) == (128, 64, 128)
+  assert config.attention == MLAConfig(1536, 512, 128, 64, 128)
   assert (config.dense_ffn_size, config.moe_ffn_size) == (18432, 2048)
   assert (config.num_routed_experts, config.num_shared_experts) == (256, 1)
   assert (config.experts_per_token, config.routed_scale) == (8, 2.5)
@@ -31,22 +31,22 @@ def test_deepseek_v3_as_released():
   assert config.normalize_weights
   assert not config.tie_embeddings
   assert (config.num_mtp_modules, config.mtp_hidden) == (1, "post")
-  assert (config.rope_theta, config.norm_eps, config.latent_norm_eps) == (10000.0, 1e-6, 1e-6)
-  assert config.yarn == YarnConfig(40.0, 4096, 32.0, 1.0, 1.0, 1.0)
+  assert (config.rope_theta, config.norm_eps) == (10000.0, 1e-6)
+  assert config.rope_scaling == YarnConfig(40.0, 4096, 32.0, 1.0, 1.0, 1.0)
   assert config.init_std == 0.02
 
 
 def test_the_paper_differs_in_initialisation_and_context_only():
   released, paper = presets.get("deepseek_v3_671b"), presets.get("deepseek_v3_671b_paper")
-  assert (paper.init_std, paper.yarn) == (0.006, None)
-  assert paper.replace(init_std=released.init_std, yarn=released.yarn) == released
+  assert (paper.init_std, paper.rope_scaling) == (0.006, None)
+  assert paper.replace(init_std=released.init_std, rope_scaling=released.rope_scaling) == released
 
 
 def test_the_tiny_preset_has_every_part_of_the_large_one():
   config = presets.get("deepseek_v3_tiny")
   assert 0 < config.num_dense_layers < config.num_layers
-  assert config.q_lora_rank
+  assert config.attention.q_lora_rank
   assert config.num_shared_experts
   assert config.num_mtp_modules
-  assert config.yarn
+  assert config.rope_scaling
   assert 1 <= config.num_limited_groups < config.num_expert_groups

@@ -78,19 +78,19 @@ def test_cos_sin_are_float32_of_position_times_frequency():
   np.testing.assert_allclose(sin, np.sin(angle), **CLOSE)
 
 
-def test_rotate_turns_neighbouring_pairs():
+def test_rotate_pairs_the_first_half_with_the_second():
   quarter = jnp.array([[[0.0, 1.0]]])  # cos of (90 degrees, 0)
   x = jnp.array([[[[1.0, 2.0, 3.0, 4.0]]]])
   got = rope.rotate(x, quarter, jnp.array([[[1.0, 0.0]]]))
-  np.testing.assert_array_equal(got, [[[[-2.0, 1.0, 3.0, 4.0]]]])
+  np.testing.assert_array_equal(got, [[[[-3.0, 2.0, 1.0, 4.0]]]])
 
 
 def test_rotation_keeps_the_norm_of_every_pair():
   x = draw(2, 3, 2, 8)
   cos_sin = rope.cos_sin(jnp.array([[0, 5, 77], [1, 2, 3]]), 8, 10000.0, YarnConfig())
   got = np.asarray(rope.rotate(x, *cos_sin))
-  pairs = np.linalg.norm(x.reshape(2, 3, 2, 4, 2), axis=-1)
-  np.testing.assert_allclose(np.linalg.norm(got.reshape(2, 3, 2, 4, 2), axis=-1), pairs, **CLOSE)
+  pairs = np.linalg.norm(x.reshape(2, 3, 2, 2, 4), axis=-2)
+  np.testing.assert_allclose(np.linalg.norm(got.reshape(2, 3, 2, 2, 4), axis=-2), pairs, **CLOSE)
   assert np.abs(got - x)[:, 1:].max() > 0.5
 
 

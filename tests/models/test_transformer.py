@@ -36,7 +36,7 @@ def test_equals_the_float64_reference(name):
   assert want.logits[real].std() > 0.3
   np.testing.assert_allclose(logits[real], want.logits[real], **CLOSE)
   np.testing.assert_allclose(out.hidden_BxTxD[real], want.hidden[real], **CLOSE)
-  np.testing.assert_allclose(out.latent_LxBxTxC[:, real], want.latent[:, real], **CLOSE)
+  np.testing.assert_allclose(out.entry_LxBxTxC[:, real], want.latent[:, real], **CLOSE)
   if config.num_moe_layers:
     stats = out.stats["layers"]
     np.testing.assert_array_equal(stats.load_E, want.load)
@@ -148,7 +148,9 @@ def test_a_token_changes_only_later_logits_of_its_own_document():
 # Gradients.
 
 DEEP = tiny(num_layers=3, num_mtp_modules=1)
-TIED = tiny(tie_embeddings=True, q_lora_rank=None, yarn=None, num_mtp_modules=0, scan_unroll=2)
+TIED = tiny(
+  tie_embeddings=True, q_lora_rank=None, rope_scaling=None, num_mtp_modules=0, scan_unroll=2
+)
 
 
 def probes(config):
@@ -263,7 +265,7 @@ def test_bfloat16_activations_are_close_to_float32():
   _, want = forward(config, IDS, SEGMENT)
   half = config.replace(dtype="bfloat16")
   out, logits = compiled(half)(variables(config), IDS, SEGMENT)
-  assert out.hidden_BxTxD.dtype == out.latent_LxBxTxC.dtype == jnp.bfloat16
+  assert out.hidden_BxTxD.dtype == out.entry_LxBxTxC.dtype == jnp.bfloat16
   assert logits.dtype == out.stats["layers"].load_E.dtype == jnp.float32
   real = SEGMENT != 0
   error = np.abs(logits - want)[real].std() / np.std(want[real])

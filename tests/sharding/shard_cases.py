@@ -17,8 +17,13 @@ from reasonjax.train.state import TrainState
 # Both stacks, query latent, shared expert, MTP; heads, widths and vocabulary divide by 4.
 WHOLE = fakes.model_config(num_heads=4)
 # One MoE layer and nothing else: the fewest arrays that use every logical axis but "mlp".
-SMALL = WHOLE.replace(
-  num_layers=1, num_dense_layers=0, q_lora_rank=None, num_shared_experts=0, num_mtp_modules=0
+SMALL = fakes.model_config(
+  num_heads=4,
+  num_layers=1,
+  num_dense_layers=0,
+  q_lora_rank=None,
+  num_shared_experts=0,
+  num_mtp_modules=0,
 )
 
 

@@ -5,17 +5,19 @@ import jax
 import pytest
 import shard_cases as cases
 
+from reasonjax.models.attention_config import GQAConfig
 from reasonjax.sharding import place, rules
 from reasonjax.sharding.mesh import AXES
 from reasonjax.sharding.rules import Rules
 
-ACTIVATIONS = {"batch", "length", "act_embed", "act_heads", "act_vocab"}
+ACTIVATIONS = {"batch", "length", "act_embed", "act_heads", "act_kv_heads", "act_vocab"}
 
 
 def _parameter_axes() -> set[str]:
   """Every logical axis of models that together have every kind of parameter."""
   found = set()
-  for config in (fakes.model_config(), fakes.model_config(q_lora_rank=None)):
+  grouped = GQAConfig(num_kv_heads=2, head_dim=4)
+  for config in (fakes.model_config(), fakes.model_config(attention=grouped)):
     trees = place.logical_axes(cases.boxed_shapes(config)["params"])
     leaves = jax.tree.leaves(trees, is_leaf=lambda node: isinstance(node, tuple))
     found |= {name for names in leaves for name in names}
@@ -42,7 +44,8 @@ def test_what_each_strategy_splits():
     }
     for name, table in rules.TABLES.items()
   }
-  tensor = ("vocab", "heads", "mlp", "expert_mlp", "act_heads", "act_vocab")
+  tensor = ("vocab", "heads", "kv_heads", "mlp", "expert_mlp")
+  tensor += ("act_heads", "act_kv_heads", "act_vocab")
   assert split == {
     "data": {},
     "fsdp": {"embed": "fsdp"},

@@ -50,7 +50,9 @@ def equal(a, b) -> bool:
 
 @pytest.fixture(scope="module")
 def setup():
-  model = fakes.model_config(hidden_size=32, yarn=None, num_mtp_modules=0, dense_ffn_size=48)
+  model = fakes.model_config(
+    hidden_size=32, rope_scaling=None, num_mtp_modules=0, dense_ffn_size=48
+  )
   return fakes.setup(model, devices=DEVICES)
 
 

@@ -1,0 +1,90 @@
+"""Grouped-query attention, as in Qwen2.5 and Llama 3: few key heads, each for several queries."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from reasonjax.kernels.attention import attention
+from reasonjax.models import rope
+from reasonjax.models.cache import Memory, attend, visible
+from reasonjax.models.config import ModelConfig
+from reasonjax.models.mask import Place
+from reasonjax.models.weights import add_bias, declare
+from reasonjax.sharding.logical import constrain
+from reasonjax.sharding.rules import Rules
+
+
+class GQA(nn.Module):
+  """Projections around the attention kernel; a cache entry is `[k after RoPE | v]`."""
+
+  config: ModelConfig
+  rules: Rules | None = None
+
+  def setup(self):
+    cfg, sizes = self.config, self.config.attention
+
+    def weight(name, shape, axes, std=cfg.init_std):
+      return declare(self, name, shape, axes, std=std, dtype=cfg.param_dtype)
+
+    def project(name, heads, axis):
+      """Weight and bias of one input projection."""
+      shape = (heads, sizes.head_dim)
+      kernel = weight(name, (cfg.hidden_size, *shape), ("embed", axis, "head_dim"))
+      bias = weight(f"{name}_bias", shape, (axis, "head_dim"), 0.0) if sizes.qkv_bias else None
+      return kernel, bias
+
+    self.q_proj = project("q", cfg.num_heads, "heads")
+    self.k_proj = project("k", sizes.num_kv_heads, "kv_heads")
+    self.v_proj = project("v", sizes.num_kv_heads, "kv_heads")
+    out_shape = (cfg.num_heads, sizes.head_dim, cfg.hidden_size)
+    self.o = weight("o", out_shape, ("heads", "head_dim", "embed"))
+    self.o_bias = weight("o_bias", (cfg.hidden_size,), ("embed",), 0.0) if sizes.out_bias else None
+
+  def _project(self, x_BxTxD, projection, axis: str):
+    kernel, bias = projection
+    out = jnp.einsum("btd,dhk->bthk", x_BxTxD, kernel.astype(x_BxTxD.dtype))
+    return constrain(add_bias(out, bias), ("batch", "length", axis, None), self.rules)
+
+  def queries_keys_values(self, x_BxTxD: jax.Array, place: Place):
+    """`[B, T, H, K]` queries and `[B, T, N, K]` keys, both rotated, and `[B, T, N, K]` values."""
+    q = rope.rotate(self._project(x_BxTxD, self.q_proj, "act_heads"), *place.cos_sin)
+    k = rope.rotate(self._project(x_BxTxD, self.k_proj, "act_kv_heads"), *place.cos_sin)
+    return q, k, self._project(x_BxTxD, self.v_proj, "act_kv_heads")
+
+  def _output(self, heads_BxTxHxK: jax.Array) -> jax.Array:
+    out = jnp.einsum("bthk,hkd->btd", heads_BxTxHxK, self.o.astype(heads_BxTxHxK.dtype))
+    return add_bias(out, self.o_bias)
+
+  @property
+  def scale(self) -> float:
+    """Factor on query-key products."""
+    return rope.softmax_scale(self.config.attention.head_dim, self.config.rope_scaling)
+
+  def __call__(self, x_BxTxD: jax.Array, place: Place) -> tuple[jax.Array, jax.Array]:
+    """Over one packed batch; arguments and results as in `MLA.__call__`."""
+    q, k, v = self.queries_keys_values(x_BxTxD, place)
+    out = attention(q, k, v, place.segment_BxT, self.scale)
+    return self._output(out), join(k, v)
+
+  def decode(self, x_BxTxD: jax.Array, place: Place, write) -> tuple[jax.Array, jax.Array]:
+    """Over a cache; arguments and results as in `MLA.decode`."""
+    q, k, v = self.queries_keys_values(x_BxTxD, place)
+    cache, memories = write(join(k, v))
+    seen = [visible(place.position_BxT, memory.position_PxS) for memory in memories]
+    kv = [split(memory, k.shape[2]) for memory in memories]
+    return self._output(attend(q, kv, seen, self.scale)), cache
+
+
+def join(k_BxTxNxK: jax.Array, v_BxTxNxK: jax.Array) -> jax.Array:
+  """`[B, T, C]` cache entries `[keys of all heads | values of all heads]`."""
+  B, T = k_BxTxNxK.shape[:2]
+  return jnp.concatenate([k_BxTxNxK.reshape(B, T, -1), v_BxTxNxK.reshape(B, T, -1)], axis=-1)
+
+
+def split(memory: Memory, heads: int) -> tuple[jax.Array, jax.Array]:
+  """Keys and values `[P, S, N, K]` of a memory of `join`ed entries."""
+  P, S, _ = memory.entry_PxSxC.shape
+  key, value = jnp.split(memory.entry_PxSxC, 2, axis=-1)
+  return key.reshape(P, S, heads, -1), value.reshape(P, S, heads, -1)
