@@ -46,4 +46,71 @@ def k3(logp: jax.Array, other_logp: jax.Array) -> jax.Array:
   return jnp.expm1(-d) + d
 
 
+def ratio_k3(logp: jax.Array, other_logp: jax.Array, ratio: jax.Array) -> jax.Array:
+  r"""k3 weighted by the differentiable ratio to the old policy: exact gradient, off policy too.
+
+  Args:
+    logp: of the policy.
+    other_logp: of the other model.
+    ratio: `ratio.token_ratio` of the same tokens, the token's own also where the surrogate uses
+      the sequence's.
+
+  Source: arXiv 2512.02556 (DeepSeek-V3.2), unbiased KL estimate.
+  """
+  return ratio * k3(logp, other_logp)
+
+
+def full(logp_NxV: jax.Array, other_logp_NxV: jax.Array) -> jax.Array:
+  r"""Exact :math:`KL(\pi || \pi_{other}) = \sum_v \pi_v \log (\pi_v / \pi_{other,v})`, no estimate.
+
+  Args:
+    logp_NxV: log-probabilities of the whole vocabulary under the first model.
+    other_logp_NxV: under the second.
+
+  Returns: `[N]` float32.
+
+  >>> p, q = jnp.log(jnp.array([[0.5, 0.3, 0.2]])), jnp.log(jnp.array([[0.4, 0.4, 0.2]]))
+  >>> print(full(p, q).round(6))
+  [0.025267]
+  """
+  logp_NxV = logp_NxV.astype(jnp.float32)
+  return (jnp.exp(logp_NxV) * (logp_NxV - other_logp_NxV.astype(jnp.float32))).sum(axis=-1)
+
+
+def adaptive_coefficient(
+  coefficient: float, measured: float, *, target: float, samples: int, horizon: int
+) -> float:
+  r"""Proportional controller of the coefficient, once a rollout.
+
+  .. math:: \beta \leftarrow \beta \, (1 + \mathrm{clip}(KL / target - 1, \pm 0.2) \; n / horizon)
+
+  Args:
+    coefficient: beta.
+    measured: mean KL of a response, summed over its tokens, nats.
+    target: what it should be.
+    samples: n, responses in the rollout.
+    horizon: responses over which the coefficient may change by 20 %.
+
+  Source: arXiv 1909.08593 (Ziegler et al.), section 2.2.
+
+  >>> round(adaptive_coefficient(0.2, 9.0, target=6.0, samples=256, horizon=10000), 6)
+  0.201024
+  """
+  error = min(max(measured / target - 1.0, -0.2), 0.2)
+  return coefficient * (1.0 + error * samples / horizon)
+
+
+def halve_or_double(coefficient: float, measured: float, *, target: float) -> float:
+  """PPO's controller: halved below target / 1.5, doubled above 1.5 target.
+
+  Source: PPO section 4.
+
+  >>> [halve_or_double(1.0, kl, target=0.01) for kl in (0.002, 0.01, 0.03)]
+  [0.5, 1.0, 2.0]
+  """
+  if measured < target / 1.5:
+    return coefficient / 2.0
+  return coefficient * 2.0 if measured > target * 1.5 else coefficient
+
+
 ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}

@@ -74,7 +74,7 @@ def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 _GRPO = PolicyConfig(
   baseline="mean",
-  scale="std",
+  scale="group_std",
   ddof=1,
   eps=1e-6,
   drop_flat_groups=False,

@@ -35,7 +35,13 @@ def test_hand_values(rewards, options, expected):
 
 
 def test_defaults_are_mean_sample_deviation_and_eps_1e_6():
-  spelled = {"baseline": "mean", "scale": "std", "ddof": 1, "eps": 1e-6, "flat_tolerance": 1e-6}
+  spelled = {
+    "baseline": "mean",
+    "scale": "group_std",
+    "ddof": 1,
+    "eps": 1e-6,
+    "flat_tolerance": 1e-6,
+  }
   np.testing.assert_array_equal(group([MIXED]), group([MIXED], **spelled))
 
 

@@ -99,7 +99,7 @@ def looped(data: Data, config) -> float:
   for rewards in data.reward.tolist():
     mean = sum(rewards) / GROUP
     square = sum((r - mean) ** 2 for r in rewards) / (GROUP - config.ddof)
-    divisor = math.sqrt(square) + config.eps if config.scale == "std" else 1.0
+    divisor = math.sqrt(square) + config.eps if config.scale == "group_std" else 1.0
     flat = max(rewards) == min(rewards)
     advantages += [0.0 if flat else (r - mean) / divisor for r in rewards]
 
@@ -285,7 +285,7 @@ def test_metrics_without_a_reference_policy():
 def test_preset_values():
   grpo = {
     "baseline": "mean",
-    "scale": "std",
+    "scale": "group_std",
     "ddof": 1,
     "eps": 1e-6,
     "drop_flat_groups": False,
