@@ -48,6 +48,9 @@ def model(vocab_size: int) -> ConfigDict:
       "rope_scaling": placeholder(ConfigDict),
       "max_length": 4096,
       "norm_eps": 1e-6,
+      "block_norms": "pre",
+      "embedding_scale": 1.0,
+      "recurrent": placeholder(ConfigDict),
       "tie_embeddings": False,
       "init_std": 0.05,
       "dtype": "float32",
@@ -89,6 +92,23 @@ def loop(steps: int, log_every: int, eval_every: int, checkpoint_every: int) -> 
   )
 
 
+def lm_loss(mtp: float, balance: float) -> ConfigDict:
+  """Cross entropy with the given terms; the other balance losses are those of other routers."""
+  return ConfigDict(
+    {
+      "mtp": mtp,
+      "z": 0.0,
+      "balance": balance,
+      "chunk": placeholder(int),
+      "balance_routed": False,
+      "device_balance": 0.0,
+      "communication_balance": 0.0,
+      "importance": 0.0,
+      "load": 0.0,
+    }
+  )
+
+
 def pretrain(steps: int, microbatches: int, rows: int, row_length: int) -> ConfigDict:
   """Muon on packed documents, with MTP loss, bias balancing and sequence-wise balance loss."""
   return ConfigDict(
@@ -97,7 +117,7 @@ def pretrain(steps: int, microbatches: int, rows: int, row_length: int) -> Confi
       "loop": loop(steps, log_every=10, eval_every=0, checkpoint_every=500),
       "batch": {"microbatches": microbatches, "rows": rows, "row_length": row_length},
       "optim": optim("muon", 1e-2, "linear", warmup_steps=50),
-      "loss": {"mtp": 0.1, "z": 0.0, "balance": 1e-4, "chunk": placeholder(int)},
+      "loss": lm_loss(mtp=0.1, balance=1e-4),
       "bias_rate": 1e-3,
     }
   )
@@ -117,11 +137,18 @@ def rl(steps: int, prompt_length: int, max_new_tokens: int, row_length: int) -> 
         "scale": placeholder(str),
         "ddof": placeholder(int),
         "eps": placeholder(float),
+        "whiten": placeholder(str),
         "drop_flat_groups": placeholder(bool),
+        "surrogate": placeholder(str),
+        "ratio_level": placeholder(str),
         "clip_low": placeholder(float),
         "clip_high": placeholder(float),
         "dual_clip": placeholder(float),
+        "mirror_tau": placeholder(float),
         "aggregation": placeholder(str),
+        "correction": placeholder(str),
+        "correction_low": placeholder(float),
+        "correction_high": placeholder(float),
         "kl_estimator": placeholder(str),
         "kl_coefficient": placeholder(float),
         "entropy_coefficient": placeholder(float),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with overrides after it.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory for everything the run writes.")
+_MODEL = flags.DEFINE_string(
+  "model", None, "Model instead of the config's: the name of a preset, or the folder of a run."
+)
 _CPU_DEVICES = flags.DEFINE_integer(
   "cpu_devices",
   0,
@@ -75,9 +79,23 @@ def build(config: ConfigDict, **fields: type):
   from reasonjax.models.config import ModelConfig
   from reasonjax.train.setup import ParallelConfig, TaskConfig
 
+  values = config.to_dict()
+  if _MODEL.value:
+    values["model"] = named_model(_MODEL.value)
   fields |= {"parallel": ParallelConfig, "model": ModelConfig, "task": TaskConfig}
   cls = dataclasses.make_dataclass("RunConfig", fields.items(), frozen=True)
-  return config_lib.build(cls, config.to_dict())
+  return config_lib.build(cls, values)
+
+
+def named_model(name: str) -> dict[str, Any]:
+  """Fields of the model of a run, if there is such a folder, or of a preset."""
+  from reasonjax.core import config as config_lib
+  from reasonjax.models import presets
+
+  saved = Path(name) / "config.json"
+  if saved.exists():
+    return json.loads(saved.read_text())["model"]
+  return config_lib.to_dict(presets.get(name))
 
 
 def stage(run: Any, workdir: str, name: str, work: Callable[[Setup, Path], dict]) -> dict:

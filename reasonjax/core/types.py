@@ -3,7 +3,8 @@
 Shape suffixes: B batch, T query time, S key time, L layers, D model width, H heads, K head dim (or
 choices per token in a router), R latent rank, C cached width, F feed-forward width, E experts,
 V vocabulary, P prompts, G samples a prompt (group; in attention: query heads a key head), N tokens
-flattened (in attention: key heads), M microbatches.
+flattened (in attention: key heads), M microbatches, J choosers of key blocks, I blocks that one
+chooses.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 
 from reasonjax.core.types import TokenBatch
 from reasonjax.data import packing
-from reasonjax.data.tokenizer import Tokenizer
+from reasonjax.data.tokenizer import Tokenizer, start_ids
 
 
 class Pairs:
@@ -53,15 +53,15 @@ class Pairs:
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
     """Ids of `BOS prompt response EOS`, and a loss weight of 1 on the response and its EOS."""
     prompt, response = map(self._tokenizer.encode, self._pairs[index])
-    before = 1 + len(prompt)
-    ids = [self._tokenizer.bos_id, *prompt, *response, self._tokenizer.eos_id]
+    before = [*start_ids(self._tokenizer), *prompt]
+    ids = [*before, *response, self._tokenizer.eos_id]
     loss = np.ones(len(ids), np.float32)
-    loss[:before] = 0.0
+    loss[: len(before)] = 0.0
     return {"ids": np.array(ids, np.int32), "loss": loss}
 
 
 def batches(
-  source, *, seed: int, microbatches: int, rows: int, row_length: int
+  source, *, seed: int, microbatches: int, rows: int, row_length: int, alignment: int = 1
 ) -> grain.DatasetIterator[TokenBatch]:
   """An endless iterator of `[M, B, T]` batches; every epoch is shuffled anew.
 
@@ -71,9 +71,9 @@ def batches(
     microbatches: M.
     rows: B.
     row_length: T; no pair may be longer.
+    alignment: as in `packing.pack`.
   """
   reading = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   pairs = grain.MapDataset.source(source).seed(seed).shuffle().repeat(reseed_each_epoch=True)
-  return packing.batches(
-    pairs.to_iter_dataset(reading), microbatches=microbatches, rows=rows, row_length=row_length
-  )
+  shape = {"microbatches": microbatches, "rows": rows, "row_length": row_length}
+  return packing.batches(pairs.to_iter_dataset(reading), **shape, alignment=alignment)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from reasonjax.data.tokenizer import Tokenizer
+from reasonjax.data.tokenizer import Tokenizer, start_ids
 
 # Endless as far as any run is concerned; grain wants a length.
 ENDLESS = 2**40
@@ -27,5 +27,5 @@ class GeneratedDocuments:
 
   def __getitem__(self, index: int) -> dict[str, np.ndarray]:
     ids = self._tokenizer.encode(self._make(int(index)))
-    ids = np.array([self._tokenizer.bos_id, *ids, self._tokenizer.eos_id], np.int32)
+    ids = np.array([*start_ids(self._tokenizer), *ids, self._tokenizer.eos_id], np.int32)
     return {"ids": ids, "loss": np.ones(len(ids), np.float32)}

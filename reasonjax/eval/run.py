@@ -14,7 +14,7 @@ import numpy as np
 
 from reasonjax.core import text
 from reasonjax.core.types import Problem
-from reasonjax.data.tokenizer import Tokenizer
+from reasonjax.data.tokenizer import Tokenizer, start_ids
 from reasonjax.eval import interval
 from reasonjax.eval.passk import pass_at_k
 from reasonjax.inference.engine import Engine
@@ -100,8 +100,9 @@ class Evaluation:
 
 
 def encode_prompts(problems: Sequence[Problem], tokenizer: Tokenizer) -> list[list[int]]:
-  """Token ids of each problem's prompt, after BOS."""
-  return [[tokenizer.bos_id, *tokenizer.encode(problem.prompt)] for problem in problems]
+  """Token ids of each problem's prompt, after BOS (where the tokenizer has one)."""
+  start = start_ids(tokenizer)
+  return [[*start, *tokenizer.encode(problem.prompt)] for problem in problems]
 
 
 def evaluate(

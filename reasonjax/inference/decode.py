@@ -41,12 +41,15 @@ class Completions:
     logp_BxT: float32 log-probability under the sampling distribution; 0 after the end.
     length_B: int32 tokens sampled, EOS included.
     ended_B: bool, stopped by EOS (otherwise by budget).
+    steps_BxT: int32 recurrent steps taken on reading each token, that is, for predicting the next
+      one; 0 for tokens that were not read; None without recurrent depth.
   """
 
   token_BxT: jax.Array
   logp_BxT: jax.Array
   length_B: jax.Array
   ended_B: jax.Array
+  steps_BxT: jax.Array | None = None
 
 
 @struct.dataclass
@@ -129,10 +132,12 @@ def generate(
 
   def advance(state: _State) -> _State:
     slot = state.step - 1
+    # Rows that have ended read padding, on which recurrent depth spends no steps.
+    position_B = jnp.where(state.active_B, start_B + slot, EMPTY)
     hidden_BxTxD, cache = model.apply(
       variables,
       state.last_B[:, None],
-      (start_B + slot)[:, None],
+      position_B[:, None],
       state.cache,
       slot,
       prefix,
@@ -154,7 +159,8 @@ def generate(
     cache=cache_lib.empty(model.config, B, new_tokens),
   )
   first = record(first, jnp.repeat(hidden_PxD, group, axis=0))
-  return jax.lax.while_loop(lambda state: state.active_B.any(), advance, first).out
+  last = jax.lax.while_loop(lambda state: state.active_B.any(), advance, first)
+  return last.out.replace(steps_BxT=last.cache.steps_BxS)
 
 
 def _sample(logits_BxV, sampling, key_B, step, *, truncates):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -38,6 +38,7 @@ class Engine:
     prompt_buckets: Sequence[int] = (32, 128, 512),
     new_token_buckets: Sequence[int] = (64, 256, 1024),
     rules: Rules | None = None,
+    network: Callable[[ModelConfig, Rules | None], Transformer] = Transformer,
   ):
     """Args:
       config: the model's.
@@ -48,6 +49,7 @@ class Engine:
       prompt_buckets: lengths that prompts are padded to.
       new_token_buckets: lengths that completions are given room for.
       rules: parallelism table under the mesh set by `jax.set_mesh`, or None.
+      network: makes the module; LatentTransformer thinks in its prefill, for example.
 
     Raises:
       ValueError: for empty or non-positive buckets or rows.
@@ -58,7 +60,7 @@ class Engine:
         "must be positive and not empty."
       )
     self.variables = variables
-    self._config, self._rules = config, rules
+    self._config, self._rules, self._network = config, rules, network
     self._eos_id, self._pad_id, self._rows = eos_id, pad_id, rows
     self._prompt_buckets, self._new_buckets = sorted(prompt_buckets), sorted(new_token_buckets)
     self._generate = jax.jit(self._run, static_argnames=("new_tokens", "truncates"))
@@ -69,7 +71,7 @@ class Engine:
     A step has one token a row, so the axes that split sequences in training split rows here.
     """
     axes = _split_axes(self._rules) if self._rules else ()
-    model = Transformer(self._config, self._rules.without(axes) if axes else self._rules)
+    model = self._network(self._config, self._rules.without(axes) if axes else self._rules)
     run = functools.partial(
       decode.generate,
       model,

@@ -32,8 +32,22 @@ def logits(
 
   Returns: `[B, T, V]` float32.
   """
-  segments = None if mask is None else (mask != 0).astype(jnp.int32)
-  return Transformer(config).apply(variables, ids_BxT, segments, positions)
+  model = Transformer(config)
+  if mask is None:
+    return model.apply(variables, ids_BxT, None, positions)
+  segment_BxT = (mask != 0).astype(jnp.int32)
+  if config.attention.alignment == 1:
+    return model.apply(variables, ids_BxT, segment_BxT, positions)
+  # Attention in blocks counts them from the array's first row, so texts have to start there.
+  start_B = jnp.argmax(segment_BxT, axis=1)
+  arrays = (ids_BxT, segment_BxT, positions)
+  logits_BxTxV = model.apply(
+    variables, *(None if x is None else _roll(x, -start_B) for x in arrays)
+  )
+  return _roll(logits_BxTxV, start_B)
+
+
+_roll = jax.vmap(functools.partial(jnp.roll, axis=0))
 
 
 def token_scores(

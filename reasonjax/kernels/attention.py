@@ -17,10 +17,11 @@ def reference_attention(
   v_BxSxNxV: jax.Array,
   segment_BxT: jax.Array,
   scale: float,
+  window: int | None = None,
 ) -> jax.Array:
   r"""Softmax attention in which a token sees itself and the earlier tokens of its own document.
 
-  .. math:: o_t = \sum_{s \le t,\; seg_s = seg_t}
+  .. math:: o_t = \sum_{t - w < s \le t,\; seg_s = seg_t}
     \mathrm{softmax}_s(\mathrm{scale} \; q_t \cdot k_s) \, v_s
 
   Scores and softmax are float32.
@@ -32,6 +33,7 @@ def reference_attention(
     v_BxSxNxV: values; V may differ from K.
     segment_BxT: int32 document number of each token; 0 marks padding.
     scale: factor on query-key products.
+    window: w, the newest tokens that a token sees, itself included; None for all.
 
   Returns: `[B, T, H, V]` in the dtype of the values.
 
@@ -40,14 +42,15 @@ def reference_attention(
 
   Source: arXiv 1706.03762, Eq. 1.
   """
-  score_BxNxGxTxS = _masked_scores(q_BxTxHxK, k_BxSxNxK, segment_BxT, scale)
-  prob_BxNxGxTxS = jax.nn.softmax(score_BxNxGxTxS, axis=-1)
-  out = jnp.einsum("bngts,bsnv->btngv", prob_BxNxGxTxS.astype(v_BxSxNxV.dtype), v_BxSxNxV)
-  return out.reshape(*q_BxTxHxK.shape[:3], -1)
+  _check_lengths(q_BxTxHxK, k_BxSxNxK)
+  q_BxQxNxK = _fold(q_BxTxHxK, k_BxSxNxK.shape[2])
+  score_BxNxQxS = _masked_scores(q_BxQxNxK, k_BxSxNxK, segment_BxT, scale, window)
+  return _unfold(_mix(score_BxNxQxS, v_BxSxNxV), q_BxTxHxK.shape[1])
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def attention(q_BxTxHxK, k_BxSxNxK, v_BxSxNxV, segment_BxT, scale: float) -> jax.Array:
+def attention(
+  q_BxTxHxK, k_BxSxNxK, v_BxSxNxV, segment_BxT, scale: float, window: int | None = None
+) -> jax.Array:
   """`reference_attention` that keeps no `[T, S]` array for the backward pass.
 
   The probabilities are recomputed from the log-normaliser of each query, as in FlashAttention
@@ -57,61 +60,140 @@ def attention(q_BxTxHxK, k_BxSxNxK, v_BxSxNxV, segment_BxT, scale: float) -> jax
 
   Twin of: reference_attention
   """
-  return _forward(q_BxTxHxK, k_BxSxNxK, v_BxSxNxV, segment_BxT, scale)[0]
+  _check_lengths(q_BxTxHxK, k_BxSxNxK)
+  q_BxQxNxK = _fold(q_BxTxHxK, k_BxSxNxK.shape[2])
+  out_BxQxNxV = _folded(q_BxQxNxK, k_BxSxNxK, v_BxSxNxV, segment_BxT, scale, window)
+  return _unfold(out_BxQxNxV, q_BxTxHxK.shape[1])
 
 
-def _forward(q, k, v, segment, scale):
-  score_BxNxGxTxS = _masked_scores(q, k, segment, scale)
-  max_BxNxGxTx1 = score_BxNxGxTxS.max(axis=-1, keepdims=True)
-  weight_BxNxGxTxS = jnp.exp(score_BxNxGxTxS - max_BxNxGxTx1)
-  sum_BxNxGxTx1 = weight_BxNxGxTxS.sum(axis=-1, keepdims=True)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _folded(q_BxQxNxK, k_BxSxNxK, v_BxSxNxV, segment_BxT, scale, window) -> jax.Array:
+  """`attention` of folded queries."""
+  return _forward(q_BxQxNxK, k_BxSxNxK, v_BxSxNxV, segment_BxT, scale, window)[0]
+
+
+def _forward(q, k, v, segment, scale, window):
+  score_BxNxQxS = _masked_scores(q, k, segment, scale, window)
+  max_BxNxQx1 = score_BxNxQxS.max(axis=-1, keepdims=True)
+  weight_BxNxQxS = jnp.exp(score_BxNxQxS - max_BxNxQx1)
+  sum_BxNxQx1 = weight_BxNxQxS.sum(axis=-1, keepdims=True)
   mixed = jnp.einsum(
-    "bngts,bsnv->bngtv", weight_BxNxGxTxS.astype(v.dtype), v, preferred_element_type=jnp.float32
+    "bnqs,bsnv->bnqv", weight_BxNxQxS.astype(v.dtype), v, preferred_element_type=jnp.float32
   )
-  out_BxNxGxTxV = (mixed / sum_BxNxGxTx1).astype(v.dtype)
-  log_z_BxNxGxTx1 = max_BxNxGxTx1 + jnp.log(sum_BxNxGxTx1)
-  kept = (q, k, v, segment, out_BxNxGxTxV, log_z_BxNxGxTx1)
-  return jnp.moveaxis(out_BxNxGxTxV, 3, 1).reshape(*q.shape[:3], -1), kept
+  out_BxNxQxV = mixed / sum_BxNxQx1
+  log_z_BxNxQx1 = max_BxNxQx1 + jnp.log(sum_BxNxQx1)
+  kept = (q, k, v, segment, out_BxNxQxV.astype(v.dtype), log_z_BxNxQx1)
+  return out_BxNxQxV.swapaxes(1, 2).astype(v.dtype), kept
 
 
-def _backward(scale, kept, grad_BxTxHxV):
-  q, k, v, segment, out_BxNxGxTxV, log_z_BxNxGxTx1 = kept
-  q_BxTxNxGxK = _group_heads(q, k.shape[2])
-  grad_BxNxGxTxV = jnp.moveaxis(_group_heads(grad_BxTxHxV, k.shape[2]), 1, 3)
-  prob_BxNxGxTxS = jnp.exp(_masked_scores(q, k, segment, scale) - log_z_BxNxGxTx1)
+def _backward(scale, window, kept, grad_BxQxNxV):
+  q, k, v, segment, out_BxNxQxV, log_z_BxNxQx1 = kept
+  grad_BxNxQxV = grad_BxQxNxV.swapaxes(1, 2)
+  prob_BxNxQxS = jnp.exp(_masked_scores(q, k, segment, scale, window) - log_z_BxNxQx1)
   dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  d_prob_BxNxGxTxS = dot("bngtv,bsnv->bngts", grad_BxNxGxTxV, v)
-  grad32, out32 = grad_BxNxGxTxV.astype(jnp.float32), out_BxNxGxTxV.astype(jnp.float32)
-  mean_BxNxGxTx1 = (grad32 * out32).sum(axis=-1, keepdims=True)
-  d_score = (prob_BxNxGxTxS * (d_prob_BxNxGxTxS - mean_BxNxGxTx1) * scale).astype(q.dtype)
-  d_q = dot("bngts,bsnk->btngk", d_score, k).reshape(q.shape).astype(q.dtype)
-  d_k = dot("bngts,btngk->bsnk", d_score, q_BxTxNxGxK).astype(k.dtype)
-  d_v = dot("bngts,bngtv->bsnv", prob_BxNxGxTxS.astype(v.dtype), grad_BxNxGxTxV).astype(v.dtype)
+  d_prob_BxNxQxS = dot("bnqv,bsnv->bnqs", grad_BxNxQxV, v)
+  grad32, out32 = grad_BxNxQxV.astype(jnp.float32), out_BxNxQxV.astype(jnp.float32)
+  mean_BxNxQx1 = (grad32 * out32).sum(axis=-1, keepdims=True)
+  d_score = (prob_BxNxQxS * (d_prob_BxNxQxS - mean_BxNxQx1) * scale).astype(q.dtype)
+  d_q = dot("bnqs,bsnk->bqnk", d_score, k).astype(q.dtype)
+  d_k = dot("bnqs,bqnk->bsnk", d_score, q).astype(k.dtype)
+  d_v = dot("bnqs,bnqv->bsnv", prob_BxNxQxS.astype(v.dtype), grad_BxNxQxV).astype(v.dtype)
   return d_q, d_k, d_v, None
 
 
-attention.defvjp(_forward, _backward)
+_folded.defvjp(_forward, _backward)
 
 
-def _group_heads(x_BxTxHxK: jax.Array, kv_heads: int) -> jax.Array:
-  """`[B, T, N, G, K]`: query heads by the key head that serves them."""
+def window_attention(
+  q_BxTxHxK, k_BxSxNxK, v_BxSxNxV, segment_BxT, scale: float, window: int
+) -> jax.Array:
+  """`reference_attention` with a window, in time and memory linear in the length.
+
+  Rows are cut into blocks of `window` tokens, so that all a token sees is in its own block and the
+  one before. The backward pass recomputes the probabilities.
+
+  Args, Returns and Raises: as `reference_attention`.
+
+  Twin of: reference_attention
+  """
+  B, T = segment_BxT.shape
+  if 3 * window > T:  # too short for pairs of blocks to be less
+    return attention(q_BxTxHxK, k_BxSxNxK, v_BxSxNxV, segment_BxT, scale, window)
+  _check_lengths(q_BxTxHxK, k_BxSxNxK)
+  blocks = -(-T // window)
+
+  def cut(x):
+    """`[B, blocks, window, ...]`: rows cut into blocks, the last one filled up."""
+    x = jnp.pad(x, [(0, 0), (0, -T % window), *[(0, 0)] * (x.ndim - 2)])
+    return x.reshape(B, blocks, window, *x.shape[2:])
+
+  def own(x):
+    return cut(x).reshape(B * blocks, window, *x.shape[2:])
+
+  def pair(x):
+    """`[B * blocks, 2 window, ...]`: every block behind the one before it."""
+    after = cut(x)
+    before = jnp.pad(after[:, :-1], [(0, 0), (1, 0), *[(0, 0)] * (x.ndim - 1)])
+    return jnp.concatenate([before, after], axis=2).reshape(B * blocks, -1, *x.shape[2:])
+
+  @jax.checkpoint
+  def mix(q, k, v):
+    visible = own(segment_BxT)[:, :, None] == pair(segment_BxT)[:, None, :]
+    visible &= _band(window, 2 * window, window, offset=window)[None]
+    q_BxQxNxK = _fold(own(q), k.shape[2])
+    return _unfold(_mix(_scores(q_BxQxNxK, pair(k), visible, scale), pair(v)), window)
+
+  out = mix(q_BxTxHxK, k_BxSxNxK, v_BxSxNxV)
+  return out.reshape(B, blocks * window, *out.shape[2:])[:, :T]
+
+
+def _fold(x_BxTxHxK: jax.Array, kv_heads: int) -> jax.Array:
+  """`[B, Q, N, K]`: the G = H / N query heads of a key head, as G queries t G + g of one head."""
   B, T, H, K = x_BxTxHxK.shape
   if H % kv_heads:
     raise ValueError(f"{H} query heads do not divide over {kv_heads} key heads.")
-  return x_BxTxHxK.reshape(B, T, kv_heads, H // kv_heads, K)
+  x_BxTxNxGxK = x_BxTxHxK.reshape(B, T, kv_heads, H // kv_heads, K)
+  return x_BxTxNxGxK.swapaxes(2, 3).reshape(B, -1, kv_heads, K)
 
 
-def _masked_scores(q_BxTxHxK, k_BxSxNxK, segment_BxT, scale) -> jax.Array:
+def _unfold(x_BxQxNxV: jax.Array, length: int) -> jax.Array:
+  """`[B, T, H, V]`, the inverse of `_fold`."""
+  B, Q, N, V = x_BxQxNxV.shape
+  return x_BxQxNxV.reshape(B, length, Q // length, N, V).swapaxes(2, 3).reshape(B, length, -1, V)
+
+
+def _band(queries: int, keys: int, window: int | None, offset: int = 0) -> jax.Array:
+  """`[T, S]` bool: whether key s is one of the `window` newest up to t + offset, query t's own."""
+  seen_TxS = jnp.tril(jnp.ones((queries, keys), bool), offset)
+  return seen_TxS if window is None else jnp.triu(seen_TxS, offset - window + 1)
+
+
+def _check_lengths(q_BxTxHxK, k_BxSxNxK):
   T, S = q_BxTxHxK.shape[1], k_BxSxNxK.shape[1]
   if T != S:
     raise ValueError(f"attention is over one sequence: got {T} queries and {S} keys.")
+
+
+def _masked_scores(q_BxQxNxK, k_BxSxNxK, segment_BxT, scale, window) -> jax.Array:
   visible_BxTxS = segment_BxT[:, :, None] == segment_BxT[:, None, :]
-  visible_BxTxS &= jnp.tril(jnp.ones((T, S), bool))[None]
-  q_BxTxNxGxK = _group_heads(q_BxTxHxK, k_BxSxNxK.shape[2])
-  score_BxNxGxTxS = jnp.einsum(
-    "btngk,bsnk->bngts", q_BxTxNxGxK, k_BxSxNxK, preferred_element_type=jnp.float32
+  visible_BxTxS &= _band(*visible_BxTxS.shape[1:], window)[None]
+  return _scores(q_BxQxNxK, k_BxSxNxK, visible_BxTxS, scale)
+
+
+def _scores(q_BxQxNxK, k_BxSxNxK, visible_BxTxS, scale) -> jax.Array:
+  """`[B, N, Q, S]` float32."""
+  queries_a_token = q_BxQxNxK.shape[1] // visible_BxTxS.shape[1]
+  visible_BxQxS = jnp.repeat(visible_BxTxS, queries_a_token, axis=1)
+  score_BxNxQxS = jnp.einsum(
+    "bqnk,bsnk->bnqs", q_BxQxNxK, k_BxSxNxK, preferred_element_type=jnp.float32
   )
-  return jnp.where(visible_BxTxS[:, None, None], score_BxNxGxTxS * scale, MASKED_SCORE)
+  return jnp.where(visible_BxQxS[:, None], score_BxNxQxS * scale, MASKED_SCORE)
+
+
+def _mix(score_BxNxQxS, v_BxSxNxV) -> jax.Array:
+  """`[B, Q, N, V]` in the dtype of the values."""
+  prob_BxNxQxS = jax.nn.softmax(score_BxNxQxS, axis=-1).astype(v_BxSxNxV.dtype)
+  return jnp.einsum("bnqs,bsnv->bqnv", prob_BxNxQxS, v_BxSxNxV)
 
 
 def masked_softmax(score: jax.Array, visible: jax.Array) -> jax.Array:

@@ -5,24 +5,48 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from reasonjax.models.attention_config import GQAConfig, MLAConfig
-from reasonjax.models.cache import EMPTY, Cache, Memory
+from reasonjax.models.attention_config import (
+  GQAConfig,
+  IRoPEConfig,
+  MLAConfig,
+  MoBAConfig,
+  NSAConfig,
+)
+from reasonjax.models.cache import EMPTY, Append, Memory
 from reasonjax.models.config import ModelConfig
 from reasonjax.models.gqa import GQA
+from reasonjax.models.irope import IRoPE
 from reasonjax.models.mask import Place
 from reasonjax.models.mla import MLA
 from reasonjax.models.mlp import SwiGLU
+from reasonjax.models.moba import MoBA
 from reasonjax.models.moe import MoE
 from reasonjax.models.norm import RMSNorm
+from reasonjax.models.nsa import NSA
 from reasonjax.sharding.logical import constrain
 from reasonjax.sharding.rules import Rules
 
+# What the backward pass may keep of each layer; the rest is recomputed.
+_REMAT = {
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 RESIDUAL = ("batch", "length", "act_embed")
-ATTENTION = {MLAConfig: MLA, GQAConfig: GQA}
+ATTENTION = {
+  MLAConfig: MLA,
+  GQAConfig: GQA,
+  IRoPEConfig: IRoPE,
+  MoBAConfig: MoBA,
+  NSAConfig: NSA,
+}
 
 
 class Block(nn.Module):
-  """`x += attention(norm(x)); x += ffn(norm(x))`, the FFN dense or a mixture of experts."""
+  """`x += attention(norm(x)); x += ffn(norm(x))`, the FFN dense or a mixture of experts.
+
+  A sandwich block normalises the residual stream itself, too: `x = norm(x + attention(norm(x)))`
+  and the same around the FFN (arXiv 2502.05171, section 3.2).
+  """
 
   config: ModelConfig
   moe: bool
@@ -30,9 +54,16 @@ class Block(nn.Module):
 
   def setup(self):
     cfg = self.config
-    self.attention_norm = RMSNorm(cfg.hidden_size, cfg.norm_eps, param_dtype=cfg.param_dtype)
+    sandwich = cfg.block_norms == "sandwich"
+
+    def norm():
+      return RMSNorm(cfg.hidden_size, cfg.norm_eps, param_dtype=cfg.param_dtype)
+
+    self.attention_norm = norm()
     self.attention = ATTENTION[type(cfg.attention)](cfg, self.rules)
-    self.ffn_norm = RMSNorm(cfg.hidden_size, cfg.norm_eps, param_dtype=cfg.param_dtype)
+    self.after_attention_norm = norm() if sandwich else _unchanged
+    self.ffn_norm = norm()
+    self.after_ffn_norm = norm() if sandwich else _unchanged
     if self.moe:
       self.ffn = MoE(cfg, self.rules)
     else:
@@ -42,7 +73,7 @@ class Block(nn.Module):
   def _feed_forward(self, x_BxTxD, bias_E, real_BxT):
     normed = self.ffn_norm(x_BxTxD)
     out, stats = self.ffn(normed, bias_E, real_BxT) if self.moe else (self.ffn(normed), None)
-    return constrain(x_BxTxD + out, RESIDUAL, self.rules), stats
+    return constrain(self.after_ffn_norm(x_BxTxD + out), RESIDUAL, self.rules), stats
 
   def __call__(self, x_BxTxD, layer, bias_E, place: Place):
     """Full forward over packed documents.
@@ -57,11 +88,11 @@ class Block(nn.Module):
     """
     place = place.replace(layer=layer)
     out, entry_BxTxC = self.attention(self.attention_norm(x_BxTxD), place)
-    x_BxTxD = constrain(x_BxTxD + out, RESIDUAL, self.rules)
+    x_BxTxD = constrain(self.after_attention_norm(x_BxTxD + out), RESIDUAL, self.rules)
     x_BxTxD, stats = self._feed_forward(x_BxTxD, bias_E, place.segment_BxT != 0)
     return x_BxTxD, (stats, entry_BxTxC)
 
-  def decode(self, carry, layer, bias_E, place: Place, slot, position_BxS, prefix: Cache | None):
+  def decode(self, carry, layer, bias_E, place: Place, append: Append):
     """One layer of a decoding step over cached entries.
 
     Args:
@@ -69,25 +100,52 @@ class Block(nn.Module):
       layer: int32, number of this layer.
       bias_E: this layer's router bias.
       place: of the new tokens.
-      slot: int32, first of the T slots to write, the same in every row.
-      position_BxS: positions in the cache, those of the new tokens included.
-      prefix: a shared, read-only cache of P rows, or None.
+      append: which slots they get, and what else is attended to.
 
     Returns: the carry, and None (the form of a scan's body).
     """
-    place = place.replace(layer=layer)
+    place, cached, prefix = place.replace(layer=layer), layer + append.offset, append.prefix
     x_BxTxD, entry_LxBxSxC = carry
 
     def write(new_BxTxC):
-      at = (layer, 0, slot, 0)
+      at = (cached, 0, append.slot, 0)
       updated = jax.lax.dynamic_update_slice(entry_LxBxSxC, new_BxTxC[None], at)
-      own = jax.lax.dynamic_index_in_dim(updated, layer, keepdims=False)
-      memories = [Memory(own, position_BxS)]
+      own = jax.lax.dynamic_index_in_dim(updated, cached, keepdims=False)
+      memories = [Memory(own, append.position_BxS)]
       if prefix is not None:
-        shared = jax.lax.dynamic_index_in_dim(prefix.entry_LxBxSxC, layer, keepdims=False)
+        shared = jax.lax.dynamic_index_in_dim(prefix.entry_LxBxSxC, cached, keepdims=False)
         memories.append(Memory(shared, prefix.position_BxS))
       return updated, memories
 
     out, entry_LxBxSxC = self.attention.decode(self.attention_norm(x_BxTxD), place, write)
-    x_BxTxD, _ = self._feed_forward(x_BxTxD + out, bias_E, place.position_BxT != EMPTY)
+    x_BxTxD = self.after_attention_norm(x_BxTxD + out)
+    x_BxTxD, _ = self._feed_forward(x_BxTxD, bias_E, place.position_BxT != EMPTY)
     return (x_BxTxD, entry_LxBxSxC), None
+
+
+def _unchanged(x: jax.Array) -> jax.Array:
+  return x
+
+
+def stack(config: ModelConfig, length: int, *, moe: bool, rules: Rules | None) -> nn.Module:
+  """`length` blocks as one scanned module: parameters get a leading "layers" axis.
+
+  Compile time does not grow with the length. The methods are Block's, with layer numbers (see
+  `numbers`) and router biases stacked over the layers.
+  """
+  block = Block
+  if config.remat != "none":
+    block = nn.remat(block, policy=_REMAT[config.remat], prevent_cse=False)
+  per_layer, shared = 0, nn.broadcast
+  scan = {
+    "variable_axes": {"params": 0},
+    "split_rngs": {"params": True, "noise": True},
+    "length": length,
+    "unroll": min(config.scan_unroll, length),
+    "metadata_params": {nn.PARTITION_NAME: "layers"},
+  }
+  methods = {
+    "__call__": scan | {"in_axes": (per_layer, per_layer, shared)},
+    "decode": scan | {"in_axes": (per_layer, per_layer, shared, shared)},
+  }
+  return nn.scan(block, methods=methods)(config, moe=moe, rules=rules)

@@ -21,10 +21,30 @@ class Cache:
   Attributes:
     entry_LxBxSxC: activation dtype; MLA's latents, GQA's keys and values: see the attention.
     position_BxS: int32 position of the token in each slot; EMPTY where there is none.
+    steps_BxS: int32 recurrent steps that each decoded token took; None where nobody counts.
   """
 
   entry_LxBxSxC: jax.Array
   position_BxS: jax.Array
+  steps_BxS: jax.Array | None = None
+
+
+@struct.dataclass
+class Append:
+  """How one call appends T tokens to every row of a cache.
+
+  Attributes:
+    slot: int32, first of the T slots to write, the same in every row.
+    position_BxS: positions in the cache, those of the new tokens included.
+    prefix: a shared, read-only cache of P rows, or None.
+    offset: int32; a layer's entries are those of its number plus this. Not 0 where layers run
+      several times and have entries for each.
+  """
+
+  slot: jax.Array
+  position_BxS: jax.Array
+  prefix: Cache | None
+  offset: jax.Array
 
 
 @struct.dataclass
@@ -45,8 +65,9 @@ class Memory:
 
 def empty(config: ModelConfig, batch: int, length: int) -> Cache:
   """A cache of `length` free slots for each of `batch` rows."""
-  shape = (config.num_layers, batch, length, config.attention.cache_width)
-  return Cache(jnp.zeros(shape, config.dtype), jnp.full((batch, length), EMPTY, jnp.int32))
+  shape = (config.cache_layers, batch, length, config.attention.cache_width)
+  steps = None if config.recurrent is None else jnp.zeros((batch, length), jnp.int32)
+  return Cache(jnp.zeros(shape, config.dtype), jnp.full((batch, length), EMPTY, jnp.int32), steps)
 
 
 def visible(position_BxT: jax.Array, memory_PxS: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from reasonjax.core.config import require
 from reasonjax.models.attention_config import AttentionConfig
@@ -10,7 +11,9 @@ from reasonjax.models.attention_config import AttentionConfig
 REMAT_POLICIES = ("none", "full", "dots")
 DTYPES = ("float32", "bfloat16", "float16")
 MOE_IMPLEMENTATIONS = ("grouped", "loop")
-SCORE_FUNCTIONS = ("sigmoid", "softmax")
+BLOCK_NORMS = ("pre", "sandwich")
+EXITS = ("none", "kl", "latent")
+SCORE_FUNCTIONS = ("sigmoid", "softmax", "noisy_top_k")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +75,53 @@ RopeScaling = YarnConfig | Llama3RopeConfig | None
 
 
 @dataclasses.dataclass(frozen=True)
+class RecurrentConfig:
+  """Recurrent depth (Huginn, arXiv 2502.05171): the core layers run any number of times.
+
+  Attributes:
+    prelude_layers: layers before the recurrence.
+    core_layers: layers of one step of it.
+    coda_layers: layers after it.
+    mean_steps: in training a microbatch takes 1 + Poisson steps, 1 + `mean_steps` on average.
+    backprop_steps: last steps that the gradient goes through.
+    eval_steps: steps without noise (evaluation, scoring, prefill); decoding takes at most these.
+    state_std: of the random initial state, before it is cut off at three times this.
+    exit: when decoding a token stops before `eval_steps`: one of EXITS; "kl" judges by the
+      divergence of a step's prediction from the step's before, "latent" by the state's relative
+      change. Reinforcement learning wants "none": it scores what it sampled after `eval_steps`.
+    exit_threshold: value of either below which the token has converged; published are 5e-4 nats
+      for "kl" and 0.03 for "latent".
+  """
+
+  prelude_layers: int = 2
+  core_layers: int = 4
+  coda_layers: int = 2
+  mean_steps: int = 32
+  backprop_steps: int = 8
+  eval_steps: int = 32
+  state_std: float = math.sqrt(2 / 5)
+  exit: str = "none"
+  exit_threshold: float = 5e-4
+
+  def __post_init__(self):
+    for name, value in dataclasses.asdict(self).items():
+      if isinstance(value, int):
+        require(value > 0, f"recurrent.{name}", value, "give a positive integer")
+    require(self.state_std >= 0, "recurrent.state_std", self.state_std, "must not be negative")
+    require(self.exit in EXITS, "recurrent.exit", self.exit, f"choose from {EXITS}")
+    require(self.exit_threshold > 0, "recurrent.exit_threshold", self.exit_threshold, "positive")
+
+  @property
+  def num_layers(self) -> int:
+    """Layers that have parameters of their own."""
+    return self.prelude_layers + self.core_layers + self.coda_layers
+
+  def applied_layers(self, steps: int) -> int:
+    """Layers that a token goes through in so many steps."""
+    return self.prelude_layers + steps * self.core_layers + self.coda_layers
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """One decoder. Sizes are counts of units; names follow the papers.
 
@@ -90,7 +140,8 @@ class ModelConfig:
     num_expert_groups: contiguous groups that experts are split into.
     num_limited_groups: groups a token may choose experts from.
     score_function: one of SCORE_FUNCTIONS: "sigmoid" with a balancing bias and groups scored by
-      their two best experts (V3), "softmax" without bias and groups scored by their best (V2).
+      their two best experts (V3), "softmax" without bias and groups scored by their best (V2),
+      "noisy_top_k" with learned noise on the logits in training (Shazeer et al., 2017).
     normalize_weights: divide the K chosen scores by their sum.
     routed_scale: factor on the routed output, after normalisation.
     num_mtp_modules: multi-token-prediction depth; module k predicts the token k+1 ahead.
@@ -99,6 +150,10 @@ class ModelConfig:
     rope_scaling: context extension, or None.
     max_length: longest context (tokens) that the model is meant for; exported, not enforced.
     norm_eps: epsilon of the block, final and MTP norms.
+    block_norms: one of BLOCK_NORMS: "pre" normalises what attention and FFN read, "sandwich" also
+      the residual stream after each.
+    embedding_scale: factor on the tokens' embeddings.
+    recurrent: recurrent depth, or None; its layers are dense and replace all others.
     tie_embeddings: the head is the transposed embedding.
     init_std: standard deviation of every weight at initialisation.
     dtype: activations and matmul inputs.
@@ -130,6 +185,9 @@ class ModelConfig:
   rope_scaling: RopeScaling = None
   max_length: int = 4096
   norm_eps: float = 1e-6
+  block_norms: str = "pre"
+  embedding_scale: float = 1.0
+  recurrent: RecurrentConfig | None = None
   tie_embeddings: bool = False
   init_std: float = 0.006
   dtype: str = "float32"
@@ -163,6 +221,7 @@ class ModelConfig:
     )
     choices = {
       "mtp_hidden": ("post", "pre"),
+      "block_norms": BLOCK_NORMS,
       "remat": REMAT_POLICIES,
       "moe_implementation": MOE_IMPLEMENTATIONS,
       "score_function": SCORE_FUNCTIONS,
@@ -174,9 +233,27 @@ class ModelConfig:
     require(self.num_mtp_modules >= 0, "num_mtp_modules", self.num_mtp_modules, "must be >= 0")
     require(self.rope_theta > 1, "rope_theta", self.rope_theta, "must exceed 1")
     require(self.init_std >= 0, "init_std", self.init_std, "must not be negative")
+    require(self.embedding_scale > 0, "embedding_scale", self.embedding_scale, "must be positive")
+    if self.recurrent is not None:
+      self._check_recurrent(self.recurrent)
     # MTP modules have a MoE block wherever there are experts.
     if self.num_moe_layers or (self.num_mtp_modules and self.num_routed_experts):
       self._check_experts()
+
+  def _check_recurrent(self, recurrent: RecurrentConfig):
+    require(
+      self.num_layers == self.num_dense_layers == recurrent.num_layers,
+      "num_layers",
+      self.num_layers,
+      f"recurrent depth needs num_layers = num_dense_layers = {recurrent.num_layers}, the sum of "
+      "prelude, core and coda; experts are not supported in it",
+    )
+    require(
+      self.num_mtp_modules == 0,
+      "num_mtp_modules",
+      self.num_mtp_modules,
+      "MTP modules are not supported with recurrent depth, use 0",
+    )
 
   def _check_experts(self):
     experts, groups = self.num_routed_experts, self.num_expert_groups
@@ -201,6 +278,20 @@ class ModelConfig:
       self.num_limited_groups,
       f"choose 1..num_expert_groups={groups}",
     )
+    if self.score_function == "noisy_top_k":
+      require(groups == 1, "num_expert_groups", groups, "the noisy top-k gate has no groups; use 1")
+      require(
+        self.normalize_weights,
+        "normalize_weights",
+        self.normalize_weights,
+        "the noisy top-k gate is a softmax over the chosen experts; use True",
+      )
+      require(
+        self.experts_per_token < experts,
+        "experts_per_token",
+        self.experts_per_token,
+        f"the noisy top-k gate leaves out at least one of {experts} experts",
+      )
     reachable = self.num_limited_groups * (experts // groups)
     require(
       1 <= self.experts_per_token <= reachable,
@@ -212,6 +303,13 @@ class ModelConfig:
   @property
   def num_moe_layers(self) -> int:
     return self.num_layers - self.num_dense_layers
+
+  @property
+  def cache_layers(self) -> int:
+    """Layers' worth of entries that a cache holds: core layers have some for every step."""
+    if self.recurrent is None:
+      return self.num_layers
+    return self.recurrent.applied_layers(self.recurrent.eval_steps)
 
   @property
   def router_bias(self) -> bool:

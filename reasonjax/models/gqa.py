@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,11 @@ from reasonjax.sharding.rules import Rules
 
 
 class GQA(nn.Module):
-  """Projections around the attention kernel; a cache entry is `[k after RoPE | v]`."""
+  """Projections around the attention kernel; a cache entry is `[k after RoPE | v]`.
+
+  Kinds of attention with the same projections say in `positioned` what a position does to queries
+  and keys, in `mix` and `seen` which keys a query attends to: among packed documents, in a cache.
+  """
 
   config: ModelConfig
   rules: Rules | None = None
@@ -48,10 +54,22 @@ class GQA(nn.Module):
     return constrain(add_bias(out, bias), ("batch", "length", axis, None), self.rules)
 
   def queries_keys_values(self, x_BxTxD: jax.Array, place: Place):
-    """`[B, T, H, K]` queries and `[B, T, N, K]` keys, both rotated, and `[B, T, N, K]` values."""
-    q = rope.rotate(self._project(x_BxTxD, self.q_proj, "act_heads"), *place.cos_sin)
-    k = rope.rotate(self._project(x_BxTxD, self.k_proj, "act_kv_heads"), *place.cos_sin)
-    return q, k, self._project(x_BxTxD, self.v_proj, "act_kv_heads")
+    """`[B, T, H, K]` queries, `[B, T, N, K]` keys, both `positioned`, and `[B, T, N, K]` values."""
+    q = self._project(x_BxTxD, self.q_proj, "act_heads")
+    k = self._project(x_BxTxD, self.k_proj, "act_kv_heads")
+    return *self.positioned(q, k, place), self._project(x_BxTxD, self.v_proj, "act_kv_heads")
+
+  def positioned(self, q_BxTxHxK, k_BxTxNxK, place: Place) -> tuple[jax.Array, jax.Array]:
+    """Queries and keys with their positions in them: rotated."""
+    return rope.rotate(q_BxTxHxK, *place.cos_sin), rope.rotate(k_BxTxNxK, *place.cos_sin)
+
+  def mix(self, q_BxTxHxK, k_BxTxNxK, v_BxTxNxK, place: Place) -> jax.Array:
+    """`[B, T, H, K]` attention over packed documents."""
+    return attention(q_BxTxHxK, k_BxTxNxK, v_BxTxNxK, place.segment_BxT, self.scale)
+
+  def seen(self, q_BxTxHxK, place: Place, memories: Sequence[Memory]) -> list[jax.Array]:
+    """Which slots of each memory a query attends to, as `cache.attend` takes it."""
+    return [visible(place.position_BxT, memory.position_PxS) for memory in memories]
 
   def _output(self, heads_BxTxHxK: jax.Array) -> jax.Array:
     out = jnp.einsum("bthk,hkd->btd", heads_BxTxHxK, self.o.astype(heads_BxTxHxK.dtype))
@@ -65,16 +83,14 @@ class GQA(nn.Module):
   def __call__(self, x_BxTxD: jax.Array, place: Place) -> tuple[jax.Array, jax.Array]:
     """Over one packed batch; arguments and results as in `MLA.__call__`."""
     q, k, v = self.queries_keys_values(x_BxTxD, place)
-    out = attention(q, k, v, place.segment_BxT, self.scale)
-    return self._output(out), join(k, v)
+    return self._output(self.mix(q, k, v, place)), join(k, v)
 
   def decode(self, x_BxTxD: jax.Array, place: Place, write) -> tuple[jax.Array, jax.Array]:
     """Over a cache; arguments and results as in `MLA.decode`."""
     q, k, v = self.queries_keys_values(x_BxTxD, place)
     cache, memories = write(join(k, v))
-    seen = [visible(place.position_BxT, memory.position_PxS) for memory in memories]
     kv = [split(memory, k.shape[2]) for memory in memories]
-    return self._output(attend(q, kv, seen, self.scale)), cache
+    return self._output(attend(q, kv, self.seen(q, place, memories), self.scale)), cache
 
 
 def join(k_BxTxNxK: jax.Array, v_BxTxNxK: jax.Array) -> jax.Array:

@@ -62,3 +62,24 @@ def targets(ids_BxT: jax.Array, segment_BxT: jax.Array, ahead: int) -> tuple[jax
   """
   same_BxT = (segment_BxT != 0) & (shift_left(segment_BxT, ahead) == segment_BxT)
   return shift_left(ids_BxT, ahead), same_BxT
+
+
+def nan_where_misaligned(x_BxTxD: jax.Array, place: Place, alignment: int) -> jax.Array:
+  """NaN for documents that do not start at a multiple of `alignment`, so that nobody trusts them.
+
+  Where attention cuts rows into blocks, such a document would share a block with another. From the
+  next layer on, the other documents of its row may be NaN, too; other rows never are.
+
+  Args:
+    x_BxTxD: any values of the tokens.
+    place: of the tokens.
+    alignment: rows, see `models/attention_config.py`.
+
+  >>> place = Place(jnp.array([[0, 0, 1, 0]]), jnp.array([[1, 2, 2, 0]]), cos_sin=None)
+  >>> nan_where_misaligned(jnp.ones((1, 4, 1)), place, 2)[..., 0].tolist()
+  [[1.0, nan, nan, 1.0]]
+  """
+  row_T = jnp.arange(x_BxTxD.shape[1], dtype=jnp.int32)
+  wrong_BxT = (place.position_BxT - row_T[None]) % alignment != 0
+  wrong_BxT &= place.segment_BxT != 0
+  return jnp.where(wrong_BxT[..., None], jnp.nan, x_BxTxD)

@@ -125,13 +125,14 @@ class MoE(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x_BxTxD: jax.Array, bias_E: jax.Array, real_BxT: jax.Array
+    self, x_BxTxD: jax.Array, bias_E: jax.Array | None, real_BxT: jax.Array
   ) -> tuple[jax.Array, router.RouterStats]:
     """Applies the layer.
 
     Args:
       x_BxTxD: normalised residual stream.
-      bias_E: the router's balancing bias, float32 (state, not a parameter).
+      bias_E: the router's balancing bias, float32 (state, not a parameter); None where routers
+        have none.
       real_BxT: bool, False on padding.
 
     Returns: `[B, T, D]` and the routing statistics.
@@ -150,7 +151,13 @@ class MoE(nn.Module):
       weight("down", (E, F, D), narrow),
     )
     experts = jax.tree.map(lambda w: w.astype(x_BxTxD.dtype), experts)
-    index, value, stats = router.route(cfg, x_BxTxD, gate, bias_E, real_BxT)
+    noise, key = None, None
+    if cfg.score_function == "noisy_top_k":
+      # Zeros, as in the paper: all experts get noise of the same size at first.
+      axes = ("embed", "expert")
+      noise = declare(self, "router_noise", (D, E), axes, std=0.0, dtype=cfg.param_dtype)
+      key = self.make_rng("noise") if self.has_rng("noise") else None
+    index, value, stats = router.route(cfg, x_BxTxD, gate, bias_E, real_BxT, noise, key)
     out_BxTxD = self._routed(x_BxTxD, experts, index, value)
     if cfg.num_shared_experts:
       size = cfg.num_shared_experts * F

@@ -1,29 +1,27 @@
-"""The decoder: embedding, scanned dense layers, scanned MoE layers, head, MTP modules."""
+"""The decoder: embedding, scanned dense and MoE layers or recurrent depth, head, MTP modules."""
 
 from __future__ import annotations
+
+import functools
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from reasonjax.core.config import require
 from reasonjax.models import mask, rope
-from reasonjax.models.block import RESIDUAL, Block
-from reasonjax.models.cache import Cache
+from reasonjax.models.block import RESIDUAL, stack
+from reasonjax.models.cache import Append, Cache
 from reasonjax.models.config import ModelConfig
 from reasonjax.models.mask import Place
 from reasonjax.models.mtp import MTPModule, stack_stats
 from reasonjax.models.norm import RMSNorm
+from reasonjax.models.recurrent import Recurrent
 from reasonjax.models.router import RouterStats
 from reasonjax.models.weights import declare
 from reasonjax.sharding.logical import constrain
 from reasonjax.sharding.rules import Rules
-
-# What the backward pass may keep of each layer; the rest is recomputed.
-_REMAT = {
-  "full": jax.checkpoint_policies.nothing_saveable,
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
 
 
 @struct.dataclass
@@ -47,6 +45,9 @@ class Output:
 class Transformer(nn.Module):
   """A decoder-only language model: DeepSeek-V3 and its relatives, by config.
 
+  A "noise" key (`rngs={"noise": key}`), which training gives, lets the parts that have one use
+  their randomness: recurrent depth and the noisy top-k gate.
+
   Collections: `params`, and, where routers have balancing biases, `router` with `layers [L_moe, E]`
   and `mtp [depth, E]` in float32, which no gradient touches.
 
@@ -68,10 +69,13 @@ class Transformer(nn.Module):
     self.embedding = table("embedding")
     if not cfg.tie_embeddings:
       self.head = table("head")
+    if cfg.recurrent is not None:
+      self.recurrent = Recurrent(cfg, self.rules)
+      return
     if cfg.num_dense_layers:
-      self.dense_layers = self._stack(cfg.num_dense_layers, moe=False)
+      self.dense_layers = stack(cfg, cfg.num_dense_layers, moe=False, rules=self.rules)
     if cfg.num_moe_layers:
-      self.moe_layers = self._stack(cfg.num_moe_layers, moe=True)
+      self.moe_layers = stack(cfg, cfg.num_moe_layers, moe=True, rules=self.rules)
     if cfg.num_moe_layers and cfg.router_bias:
       shape = (cfg.num_moe_layers, cfg.num_routed_experts)
       self.layer_bias = self.variable("router", "layers", jnp.zeros, shape, jnp.float32)
@@ -81,25 +85,6 @@ class Transformer(nn.Module):
       if cfg.router_bias:
         shape = (cfg.num_mtp_modules, cfg.num_routed_experts)
         self.mtp_bias = self.variable("router", "mtp", jnp.zeros, shape, jnp.float32)
-
-  def _stack(self, length: int, moe: bool):
-    """`length` blocks as one scanned module: parameters get a leading "layers" axis."""
-    block = Block
-    if self.config.remat != "none":
-      block = nn.remat(block, policy=_REMAT[self.config.remat], prevent_cse=False)
-    per_layer, shared = 0, nn.broadcast
-    scan = {
-      "variable_axes": {"params": 0},
-      "split_rngs": {"params": True},
-      "length": length,
-      "unroll": min(self.config.scan_unroll, length),
-      "metadata_params": {nn.PARTITION_NAME: "layers"},
-    }
-    methods = {
-      "__call__": scan | {"in_axes": (per_layer, per_layer, shared)},
-      "decode": scan | {"in_axes": (per_layer, per_layer, shared, shared, shared, shared)},
-    }
-    return nn.scan(block, methods=methods)(self.config, moe=moe, rules=self.rules)
 
   def _place(self, position_BxT, segment_BxT=None) -> Place:
     cfg = self.config
@@ -117,7 +102,7 @@ class Transformer(nn.Module):
     # Gathered over the axes that store it, so that rows are looked up where their tokens are.
     table_VxD = constrain(self.embedding, ("vocab", "act_embed"), self.rules)
     x_BxTxD = jnp.take(table_VxD, ids_BxT, axis=0).astype(self.config.dtype)
-    return constrain(x_BxTxD, RESIDUAL, self.rules)
+    return constrain(x_BxTxD * self.config.embedding_scale, RESIDUAL, self.rules)
 
   def hidden(
     self,
@@ -128,6 +113,7 @@ class Transformer(nn.Module):
     embedded_BxTxD: jax.Array | None = None,
     with_mtp: bool = False,
     with_entries: bool = False,
+    steps: int | jax.Array | None = None,
   ) -> Output:
     """Full forward pass up to, not including, the head.
 
@@ -138,12 +124,18 @@ class Transformer(nn.Module):
       embedded_BxTxD: input of the first layer in place of the tokens' embeddings.
       with_mtp: also run the MTP modules (training).
       with_entries: also return what a cache stores (prefill).
+      steps: of recurrent depth, in place of a random number in training and of the config's
+        `eval_steps` otherwise.
     """
     cfg = self.config
     segment_BxT = jnp.ones_like(ids_BxT) if segment_BxT is None else segment_BxT
     position_BxT = mask.positions(segment_BxT) if position_BxT is None else position_BxT
     place = self._place(position_BxT, segment_BxT)
     x_BxTxD = self.embed(ids_BxT) if embedded_BxTxD is None else embedded_BxTxD
+    if cfg.recurrent is not None:
+      normed_BxTxD, entry = self.recurrent(x_BxTxD, place, steps, with_entries=with_entries)
+      return Output(normed_BxTxD, None, {}, entry)
+    require(steps is None, "steps", steps, "only models with recurrent depth take a number of them")
     stats, entries = {}, []
     if cfg.num_dense_layers:
       x_BxTxD, (_, entry) = self.dense_layers(x_BxTxD, *self._layers(0, moe=False), place)
@@ -199,26 +191,32 @@ class Transformer(nn.Module):
     """
     cfg = self.config
     position_BxS = jax.lax.dynamic_update_slice(cache.position_BxS, position_BxT, (0, slot))
-    shared = (self._place(position_BxT), slot, position_BxS, prefix)
+    place, append = self._place(position_BxT), Append(slot, position_BxS, prefix, jnp.int32(0))
     x_BxTxD = self.embed(ids_BxT) if embedded_BxTxD is None else embedded_BxTxD
+    if cfg.recurrent is not None:
+      logits = functools.partial(head_logits, head_VxD=self._head(), rules=self.rules)
+      hidden_BxTxD, entry, steps_B = self.recurrent.decode(
+        x_BxTxD, cache.entry_LxBxSxC, place, append, logits
+      )
+      steps_BxS = cache.steps_BxS
+      if steps_BxS is not None:
+        steps_BxT = jnp.broadcast_to(steps_B[:, None], position_BxT.shape)
+        steps_BxS = jax.lax.dynamic_update_slice(steps_BxS, steps_BxT, (0, slot))
+      return hidden_BxTxD, Cache(entry, position_BxS, steps_BxS)
     carry = (x_BxTxD, cache.entry_LxBxSxC)
     if cfg.num_dense_layers:
-      carry, _ = self.dense_layers.decode(carry, *self._layers(0, moe=False), *shared)
+      carry, _ = self.dense_layers.decode(carry, *self._layers(0, moe=False), place, append)
     if cfg.num_moe_layers:
       layers = self._layers(cfg.num_dense_layers, moe=True)
-      carry, _ = self.moe_layers.decode(carry, *layers, *shared)
+      carry, _ = self.moe_layers.decode(carry, *layers, place, append)
     return self.final_norm(carry[0]), Cache(carry[1], position_BxS)
 
   def logits(self, hidden_BxTxD: jax.Array) -> jax.Array:
     """`[B, T, V]` float32 logits of the hidden states that `hidden` and `decode` return."""
-    head_VxD = self.embedding if self.config.tie_embeddings else self.head
-    logits = jnp.einsum(
-      "btd,vd->btv",
-      hidden_BxTxD,
-      head_VxD.astype(hidden_BxTxD.dtype),
-      preferred_element_type=jnp.float32,
-    )
-    return constrain(logits, ("batch", "length", "act_vocab"), self.rules)
+    return head_logits(hidden_BxTxD, self._head(), self.rules)
+
+  def _head(self) -> jax.Array:
+    return self.embedding if self.config.tie_embeddings else self.head
 
   def __call__(self, ids_BxT, segment_BxT=None, position_BxT=None) -> jax.Array:
     """`[B, T, V]` float32 logits of the next token; arguments as in `hidden`."""
@@ -227,6 +225,22 @@ class Transformer(nn.Module):
     return self.logits(out.hidden_BxTxD)
 
 
+def head_logits(hidden_BxTxD: jax.Array, head_VxD: jax.Array, rules: Rules | None) -> jax.Array:
+  """`[B, T, V]` float32 products of hidden states with the rows of the head."""
+  logits_BxTxV = jnp.einsum(
+    "btd,vd->btv",
+    hidden_BxTxD,
+    head_VxD.astype(hidden_BxTxD.dtype),
+    preferred_element_type=jnp.float32,
+  )
+  return constrain(logits_BxTxV, ("batch", "length", "act_vocab"), rules)
+
+
 def head_kernel(params: dict) -> jax.Array:
   """`[V, D]` output head inside a parameter tree: its own, or the tied embedding."""
   return params.get("head", params["embedding"])
+
+
+def init_variables(config: ModelConfig, key: jax.Array) -> dict:
+  """Boxed parameters and router biases; the boxes carry the logical axis names."""
+  return Transformer(config).init(key, jnp.zeros((1, 2), jnp.int32))

@@ -14,9 +14,10 @@ from reasonjax.optim import schedule
 # What each parameter is, by the first pattern found in its slash-separated path. A parameter that
 # matches none is an error, so a new one is never trained by accident of its name.
 KINDS = (
-  (r"(^|/)scale$", "scale"),
-  (r"(^|/)(embedding|head|router)$", "table"),
-  (r"/(q|q_a|q_b|kv_a|kv_b|o|gate|up|down|project)$", "matrix"),
+  (r"(^|/)scale$|_bias$", "scale"),
+  (r"(^|/)(embedding|head|router|router_noise|[kv]_place)$", "table"),
+  (r"/(q|q_a|q_b|kv_a|kv_b|o|gate|up|down|project|adapter)$", "matrix"),
+  (r"/[kv](_(cmp|slc|win|up|down))?$", "matrix"),
 )
 NAMES = ("adamw", "muon")
 # Muon's update has the size of an Adam update with this root mean square, so that they share a

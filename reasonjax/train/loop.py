@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from reasonjax.core.config import require
 from reasonjax.core.types import TokenBatch
 from reasonjax.losses import balance, lm
 from reasonjax.models import mask
+from reasonjax.models.router import RouterStats
 from reasonjax.models.transformer import Transformer, head_kernel
 from reasonjax.optim import build as optim
 from reasonjax.optim.build import OptimConfig
@@ -31,20 +33,68 @@ class LMLossConfig:
   Attributes:
     mtp: lambda of the multi-token-prediction loss; 0 leaves the modules out of the computation.
     z: coefficient of the z-loss.
-    balance: alpha of the sequence-wise balance loss.
+    balance: alpha of the sequence-wise balance loss (DeepSeek-V3), or alpha_1 of the expert-level
+      one (V2); 0 turns this and each of the following off.
     chunk: tokens whose logits are held at once, or None for all.
+    balance_routed: let `balance` count the experts chosen (V2) instead of the best scores (V3).
+    device_balance: alpha_2 of the device-level balance loss (V2); devices are groups of experts.
+    communication_balance: alpha_3 of the communication balance loss (V2).
+    importance: w of the importance loss over each microbatch (noisy top-k gate, or any other).
+    load: w of the load loss over each microbatch (noisy top-k gate only).
   """
 
   mtp: float
   z: float
   balance: float
   chunk: int | None
+  balance_routed: bool = False
+  device_balance: float = 0.0
+  communication_balance: float = 0.0
+  importance: float = 0.0
+  load: float = 0.0
 
   def __post_init__(self):
-    if min(self.mtp, self.z, self.balance) < 0:
-      raise ValueError(
-        f"loss: mtp={self.mtp}, z={self.z} and balance={self.balance} must not be negative."
-      )
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.name != "chunk" and value < 0:
+        raise ValueError(f"loss.{field.name}={value}: must not be negative; 0 turns it off.")
+
+
+def balance_losses(
+  stats: RouterStats, config: LMLossConfig, row_weight_B: jax.Array
+) -> dict[str, jax.Array]:
+  """Each balance loss that is on, by its field's name: summed over the layers of one router.
+
+  Args:
+    stats: of the router's layers, stacked.
+    config: coefficients.
+    row_weight_B: weight of each sequence's loss; a loss of the whole batch gets their sum.
+
+  Raises:
+    ValueError: if a loss is asked for that means nothing for this router.
+  """
+  chosen, share = stats.routed_BxE, stats.probability_BxE
+  groups = stats.sent_BxJ.shape[-1]
+  for name in ("device_balance", "communication_balance"):
+    require(groups > 1 or not getattr(config, name), name, getattr(config, name), "needs groups")
+  noisy = stats.expected_load_E is not None
+  require(noisy or not config.load, "load", config.load, 'needs score_function="noisy_top_k"')
+  fraction = chosen if config.balance_routed else stats.fraction_BxE
+  losses = {
+    "balance": balance.sequence_balance(fraction, share, config.balance),
+    "device_balance": balance.device_balance(chosen, share, groups, config.device_balance),
+    "communication_balance": balance.communication_balance(
+      stats.sent_BxJ, share, config.communication_balance
+    ),
+    "importance": balance.squared_variation(stats.importance_E, config.importance)[:, None],
+  }
+  if noisy:
+    losses["load"] = balance.squared_variation(stats.expected_load_E, config.load)[:, None]
+  return {
+    name: (loss_LxB * row_weight_B[None]).sum()
+    for name, loss_LxB in losses.items()
+    if getattr(config, name) > 0
+  }
 
 
 def make_loss(model: Transformer, config: LMLossConfig) -> LossFn:
@@ -54,20 +104,23 @@ def make_loss(model: Transformer, config: LMLossConfig) -> LossFn:
     \frac{\lambda}{D} \sum_k \sum_t w_t CE^k_t + \sum_b w_b L_{Bal}(b) \Big)
 
   One divisor for all terms (w_b is the weight of row b's targets), so that sums over microbatches
-  are exact.
+  are exact; the importance and load losses alone are of a microbatch, not of a row, and are
+  averaged over microbatches by their weights.
 
   Args:
     model: the network.
     config: coefficients.
 
-  Returns: a function of parameters, router biases and a TokenBatch `[B, T]`.
+  Returns: a function of parameters, router biases, a TokenBatch `[B, T]` and a PRNG key.
   """
 
-  def loss(params: dict, router: dict, batch: TokenBatch):
+  def loss(params: dict, router: dict, batch: TokenBatch, key: jax.Array):
     variables = {"params": params, "router": router}
     ids, segments = batch.ids_BxT, batch.segment_BxT
     with_mtp = config.mtp > 0 and model.config.num_mtp_modules > 0
-    out = model.apply(variables, ids, segments, method="hidden", with_mtp=with_mtp)
+    out = model.apply(
+      variables, ids, segments, method="hidden", with_mtp=with_mtp, rngs={"noise": key}
+    )
 
     def score(hidden_BxTxD, ahead):
       target_BxT, exists_BxT = mask.targets(ids, segments, ahead)
@@ -81,13 +134,10 @@ def make_loss(model: Transformer, config: LMLossConfig) -> LossFn:
       depths = [lm.mtp_depth_loss(*score(h, k)) for k, h in enumerate(out.mtp_KxBxTxD, start=2)]
       total += lm.mtp_loss([depth_total for depth_total, _ in depths], config.mtp)
       metrics["mtp_ce"] = jax.tree.map(lambda *parts: sum(parts), *depths)
-    if config.balance > 0:
-      for stats in out.stats.values():
-        per_layer = jax.vmap(balance.sequence_balance, in_axes=(0, 0, None))
-        value_LxB = per_layer(stats.fraction_BxE, stats.probability_BxE, config.balance)
-        value = (value_LxB.sum(axis=0) * weight_BxT.sum(axis=1)).sum()
+    for stats in out.stats.values():
+      for name, value in balance_losses(stats, config, weight_BxT.sum(axis=1)).items():
         total += value
-        metrics["balance"] = (metrics.get("balance", (0.0, 0.0))[0] + value, weight)
+        metrics[name] = (metrics.get(name, (0.0, 0.0))[0] + value, weight)
     load = {name: stats.load_E for name, stats in out.stats.items()}
     return total, LossOutput(weight, metrics, load)
 
@@ -121,7 +171,7 @@ class SupervisedConfig:
   """A supervised run: pretraining or fine-tuning.
 
   Attributes:
-    seed: of the parameters and of the documents.
+    seed: of the parameters, the documents and the randomness inside the loss.
     loop: length and rhythm.
     batch: shape.
     optim: optimizer.
@@ -156,6 +206,7 @@ def run(
   directory: Path,
   *,
   title: str,
+  model: Transformer | None = None,
   evaluate: Evaluate | None = None,
   start_from: dict | None = None,
 ) -> tuple[TrainState, Session]:
@@ -167,6 +218,7 @@ def run(
     batches: iterator of TokenBatch `[M, B, T]` host arrays.
     directory: for checkpoints and metrics.
     title: of the progress bar.
+    model: the network, with the parameters of `setup.model`; its Transformer by default.
     evaluate: held-out metrics of a state.
     start_from: variables (parameters and router biases) to begin with; fresh ones by default.
 
@@ -178,8 +230,8 @@ def run(
   )
   if start_from is not None:
     state = state.start_from(start_from)
-  loss = make_loss(Transformer(setup.model, setup.rules), config.loss)
-  train_step = step_lib.make(loss, optimizer, bias_rate=config.bias_rate)
+  loss = make_loss(model or Transformer(setup.model, setup.rules), config.loss)
+  train_step = step_lib.make(loss, optimizer, bias_rate=config.bias_rate, seed=config.seed)
   with Session(directory, title, config.loop, batches, evaluate, SHOWN) as session:
     state = session.resume(state)
     for step in session.steps():

@@ -26,5 +26,6 @@ def run(
     microbatches=batch.microbatches,
     rows=batch.rows,
     row_length=batch.row_length,
+    alignment=setup.model.attention.alignment,
   )
   return loop.run(config, setup, batches, directory, title="Pretraining", evaluate=evaluate)

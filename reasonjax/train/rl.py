@@ -124,7 +124,8 @@ def make_loss(
     chunk: tokens whose logits are held at once, or None for all.
   """
 
-  def loss(params: dict, router: dict, batch: RLBatch):
+  def loss(params: dict, router: dict, batch: RLBatch, key: jax.Array):
+    del key  # the policy is scored as it was sampled from: without noise
     variables = {"params": params, "router": router}
     out = model.apply(variables, batch.ids_BxT, batch.segment_BxT, method="hidden")
     scores = score.shifted_scores(
@@ -166,7 +167,7 @@ class PolicyTrainer:
     on_policy = config.updates == 1
     scoring = {"temperature": config.temperature, "chunk": config.chunk}
     loss = make_loss(model, self._policy, on_policy=on_policy, **scoring)
-    self._train_step = step_lib.make(loss, optimizer, bias_rate=config.bias_rate)
+    self._train_step = step_lib.make(loss, optimizer, bias_rate=config.bias_rate, seed=config.seed)
     self._needs_old = not on_policy
     self._reference = base if self._policy.kl_coefficient else None
     self._log_probs = jax.jit(functools.partial(_log_probs, model, scoring))
@@ -198,7 +199,7 @@ class PolicyTrainer:
         rollout,
         scores,
         self._policy,
-        PackShape(config.rows, config.row_length),
+        PackShape(config.rows, config.row_length, setup.model.attention.alignment),
         count=config.minibatches,
         max_length=config.max_new_tokens,
         seed=(config.seed, step),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from reasonjax.core import text
+from reasonjax.core import masked, text
 from reasonjax.core.types import Problem, RLBatch, Rollout, Score
 from reasonjax.data import packing
 from reasonjax.data.tokenizer import Tokenizer
@@ -108,10 +108,12 @@ class PackShape:
   Attributes:
     rows: B of a microbatch.
     row_length: T; at least a prompt and its longest completion.
+    alignment: every sequence starts at a multiple of it, see `packing.pack`.
   """
 
   rows: int
   row_length: int
+  alignment: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,13 +182,20 @@ def _token_fields(
     flat_P = np.asarray(advantage.flat(jnp.asarray(scores.terms["accuracy"])))
     kept_B = np.repeat(~flat_P, rollout.group)
     mask_BxT *= kept_B[:, None]
+  advantage_BxT = np.asarray(advantage_PxG).reshape(-1, 1) * mask_BxT
+  if config.whiten == "token":
+    advantage_BxT = np.asarray(masked.whiten(jnp.asarray(advantage_BxT), jnp.asarray(mask_BxT)))
+  if config.whiten == "sequence":
+    used_B = jnp.asarray(mask_BxT.any(axis=1), jnp.float32)
+    white_B = masked.whiten(advantage_PxG.reshape(-1), used_B)
+    advantage_BxT = np.asarray(white_B)[:, None] * mask_BxT
   numerator_BxT, denominator_BxT = aggregate.token_weights(
     jnp.asarray(mask_BxT), config.aggregation, group=rollout.group, max_length=max_length
   )
   return {
     "ids_BxT": rollout.token_BxT,
     "mask_BxT": mask_BxT,
-    "advantage_BxT": np.asarray(advantage_PxG).reshape(-1, 1) * mask_BxT,
+    "advantage_BxT": advantage_BxT,
     "sampler_logp_BxT": rollout.logp_BxT * mask_BxT,
     "numerator_BxT": np.asarray(numerator_BxT),
     "denominator_BxT": np.asarray(denominator_BxT),
@@ -214,7 +223,8 @@ def _pack(
   longest = max(map(len, sequences), default=0)
   if longest > shape.row_length:
     raise ValueError(f"row_length={shape.row_length}: a sequence of {longest} tokens does not fit.")
-  source, segment = packing.pack_all(sequences, shape.row_length, capacity * shape.rows)
+  rows_needed = capacity * shape.rows
+  source, segment = packing.pack_all(sequences, shape.row_length, rows_needed, shape.alignment)
 
   def gather(field: np.ndarray, on_prompts: np.ndarray) -> np.ndarray:
     flat = np.concatenate([np.zeros(1, field.dtype), on_prompts, field.reshape(-1)])

@@ -37,7 +37,8 @@ class TaskConfig:
   Attributes:
     name: in tasks/registry.py.
     options: the task's fields.
-    tokenizer: "symbols" (the task's own), "bytes", or the path of a SentencePiece model.
+    tokenizer: "symbols" (the task's own), "bytes", or the path of a published model's directory,
+      its tokenizer.json or a SentencePiece `.model`.
   """
 
   name: str
@@ -68,7 +69,7 @@ def build(parallel: ParallelConfig, model: ModelConfig, task: TaskConfig) -> Set
   elif task.tokenizer == "bytes":
     tokenizer = tokenizer_lib.ByteTokenizer()
   else:
-    tokenizer = tokenizer_lib.SentencePieceTokenizer(task.tokenizer)
+    tokenizer = tokenizer_lib.load(task.tokenizer)
   if tokenizer.vocab_size > model.vocab_size:
     raise ValueError(
       f"model.vocab_size={model.vocab_size}: the tokenizer has {tokenizer.vocab_size} ids."

@@ -37,6 +37,7 @@ def run(
     microbatches=batch.microbatches,
     rows=batch.rows,
     row_length=batch.row_length,
+    alignment=setup.model.attention.alignment,
   )
   return loop.run(
     config, setup, batches, directory, title="SFT", evaluate=evaluate, start_from=start_from

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from reasonjax.checkpoint.store import Store
 from reasonjax.core import config as config_lib
 from reasonjax.models.config import ModelConfig
-from reasonjax.models.transformer import Transformer
+from reasonjax.models.transformer import init_variables
 from reasonjax.sharding import place
 from reasonjax.sharding.rules import Rules
 
@@ -43,11 +43,6 @@ class TrainState:
   def start_from(self, variables: dict) -> TrainState:
     """This state with copies of these parameters and router biases (steps donate a state)."""
     return self.replace(**jax.tree.map(jnp.copy, variables))
-
-
-def init_variables(config: ModelConfig, key: jax.Array) -> dict:
-  """Boxed parameters and router biases; the boxes carry the logical axis names."""
-  return Transformer(config).init(key, jnp.zeros((1, 2), jnp.int32))
 
 
 def parameter_axes(config: ModelConfig) -> dict:

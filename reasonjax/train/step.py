@@ -11,8 +11,8 @@ import optax
 from flax import struct
 
 from reasonjax.core import tree
+from reasonjax.losses.balance import update_bias
 from reasonjax.losses.lm import Metrics
-from reasonjax.models.router import update_bias
 from reasonjax.train.state import TrainState
 
 Batch = Any
@@ -33,21 +33,24 @@ class LossOutput:
   load: dict[str, jax.Array]
 
 
-LossFn = Callable[[dict, dict, Batch], tuple[jax.Array, LossOutput]]
+LossFn = Callable[[dict, dict, Batch, jax.Array], tuple[jax.Array, LossOutput]]
 StepFn = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def accumulate(loss_fn: LossFn, params: dict, router: dict, batch: Batch, count: jax.Array):
+def accumulate(
+  loss_fn: LossFn, params: dict, router: dict, batch: Batch, count: jax.Array, key: jax.Array
+):
   """Sums totals, weights, metrics and gradients over microbatches.
 
   The number of microbatches is a run-time value, so batches of changing size need no recompilation.
 
   Args:
-    loss_fn: of parameters, router biases and one microbatch.
+    loss_fn: of parameters, router biases, one microbatch and a PRNG key.
     params: differentiated.
     router: biases.
     batch: tree of `[M, ...]` arrays, microbatches along the first axis.
     count: int32, how many of the M are used.
+    key: PRNG key; microbatch i gets `fold_in(key, i)`.
 
   Returns: total, LossOutput and float32 gradients of the total, all sums.
   """
@@ -55,14 +58,16 @@ def accumulate(loss_fn: LossFn, params: dict, router: dict, batch: Batch, count:
 
   def gradient(i):
     micro = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), batch)
-    (total, output), grads = grad_fn(params, router, micro)
+    (total, output), grads = grad_fn(params, router, micro, jax.random.fold_in(key, i))
     return total, output, jax.tree.map(lambda g: g.astype(jnp.float32), grads)
 
   start = tree.zeros(jax.eval_shape(gradient, 0))
   return jax.lax.fori_loop(0, count, lambda i, sums: tree.add(sums, gradient(i)), start)
 
 
-def make(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, bias_rate: float) -> StepFn:
+def make(
+  loss_fn: LossFn, optimizer: optax.GradientTransformation, *, bias_rate: float, seed: int
+) -> StepFn:
   """A compiled training step; it takes over the memory of the state that it is given.
 
   The gradient is that of (sum of totals) / (sum of weights), whatever the microbatches. A step
@@ -73,13 +78,16 @@ def make(loss_fn: LossFn, optimizer: optax.GradientTransformation, *, bias_rate:
     loss_fn: see LossFn.
     optimizer: from `optim.build`.
     bias_rate: gamma of the router's bias update; 0 freezes the biases.
+    seed: of the randomness inside the loss; the step's number is folded in, so that a resumed run
+      draws what an uninterrupted one would.
 
   Returns: a function of the state, the batch (`[M, ...]` arrays) and the number of microbatches to
     use, giving the new state and scalar metrics.
   """
 
   def step(state: TrainState, batch: Batch, count: jax.Array):
-    total, output, grads = accumulate(loss_fn, state.params, state.router, batch, count)
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    total, output, grads = accumulate(loss_fn, state.params, state.router, batch, count, key)
     weight = jnp.where(output.weight > 0, output.weight, 1.0)
     grads = jax.tree.map(lambda g: g / weight, grads)
     loss, norm = total / weight, optax.tree.norm(grads)

@@ -80,3 +80,12 @@ def test_a_state_is_not_changed_by_what_comes_after(documents):
 def test_a_document_longer_than_a_row_is_refused(documents):
   with pytest.raises(ValueError, match="ids"):
     next(pretrain.batches(documents, microbatches=1, rows=1, row_length=8))
+
+
+def test_documents_start_where_they_are_told_to(documents):
+  """The same documents in the same order, each from a multiple of eight on."""
+  batch = next(pretrain.batches(documents, **SIZES, alignment=8))
+  previous = np.pad(batch.segment_BxT[..., :-1], ((0, 0), (0, 0), (1, 0)))
+  starts = np.nonzero((batch.segment_BxT != previous) & (batch.segment_BxT != 0))[-1]
+  assert len(starts) > 6
+  assert (starts % 8 == 0).all()

@@ -90,3 +90,27 @@ def test_rows_are_filled_well():
   _, segment = packing.pack_all([np.ones(n, np.int32) for n in lengths], LENGTH, 400)
   used = segment.any(axis=1).sum()
   assert used * LENGTH <= 1.1 * lengths.sum()
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(SEQUENCES, st.sampled_from([2, 4, 5, 12]))
+def test_aligned_documents_start_at_multiples_and_stay_whole(sequences, alignment):
+  """Also where a row's length is no multiple, and its last document needs no padding behind."""
+  values, segment = packing.pack_all(sequences, LENGTH, max(len(sequences), 1), alignment)
+  found = []
+  for row_values, row_segment in zip(values, segment, strict=True):
+    assert (row_values[row_segment == 0] == 0).all()
+    for number in range(1, int(row_segment.max(initial=0)) + 1):
+      (at,) = np.nonzero(row_segment == number)
+      assert at[0] % alignment == 0
+      assert (np.diff(at) == 1).all()
+      found.append(row_values[at].tolist())
+  assert sorted(found) == sorted(s.tolist() for s in sequences)
+
+
+def test_alignment_by_hand():
+  sequences = [np.full(n, n, np.int32) for n in (5, 3, 4)]
+  values, segment = packing.pack_all(sequences, LENGTH, 3, alignment=4)
+  np.testing.assert_array_equal(segment[0], [1] * 5 + [0] * 3 + [2] * 3 + [0])
+  np.testing.assert_array_equal(values[0], [5] * 5 + [0] * 3 + [3] * 3 + [0])
+  np.testing.assert_array_equal(values[1], [4] * 4 + [0] * 8)

@@ -79,3 +79,13 @@ def test_the_position_is_saved_and_restored(tmp_path):
     np.testing.assert_array_equal(got.ids_BxT, batch.ids_BxT)
     np.testing.assert_array_equal(got.loss_BxT, batch.loss_BxT)
     assert got.ids_BxT.shape == (2, 2, 12)
+
+
+def test_pairs_start_where_they_are_told_to(tmp_path):
+  """Pairs of five tokens from multiples of eight on: two, and room for none, in a row of 20."""
+  make = lambda **kw: sft.batches(
+    pairs(tmp_path), seed=0, microbatches=1, rows=1, row_length=20, **kw
+  )
+  assert next(make()).segment_BxT[0, 0].tolist() == [n for n in (1, 2, 3, 4) for _ in range(5)]
+  want = [1] * 5 + [0] * 3 + [2] * 5 + [0] * 7
+  assert next(make(alignment=8)).segment_BxT[0, 0].tolist() == want

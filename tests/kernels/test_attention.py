@@ -140,6 +140,76 @@ def test_bfloat16_keeps_its_dtype_and_float32_scores():
     np.testing.assert_allclose(np.float32(got), expected, rtol=0.02, atol=0.05)
 
 
+# Grouped heads: two key heads for the queries of four.
+
+
+@functools.cache
+def grouped_inputs(heads=4, kv_heads=2):
+  rng = np.random.default_rng(1)
+  shapes = [(B, T, heads, K), (B, T, kv_heads, K), (B, T, kv_heads, V), (B, T, heads, V)]
+  return tuple(rng.normal(0, 1, shape).astype(np.float32) for shape in shapes)
+
+
+def repeated(function):
+  """The same with a copy of its key and value head for every query head."""
+
+  def run(q, k, v, segment, scale):
+    times = q.shape[2] // k.shape[2]
+    return function(q, jnp.repeat(k, times, axis=2), jnp.repeat(v, times, axis=2), segment, scale)
+
+  return run
+
+
+repeated_reference = repeated(reference_attention)
+
+
+def run_grouped(function, name, kv_heads=2):
+  segment = SEGMENTS[name].astype(np.int32)
+  (_, out), grads = value_and_grad(function)(*grouped_inputs(4, kv_heads), segment)
+  return out, grads
+
+
+@pytest.mark.parametrize("name", SEGMENTS)
+@pytest.mark.parametrize("function", [attention, reference_attention])
+def test_grouped_heads_equal_repeated_ones(function, name):
+  """Gradients of a key head are the sums over its queries' copies."""
+  out, grads = run_grouped(function, name)
+  want, want_grads = run_grouped(repeated_reference, name)
+  np.testing.assert_allclose(out, want, **CLOSE)
+  for got, expected in zip(grads, want_grads, strict=True):
+    assert got.shape == expected.shape
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(got, expected, **CLOSE)
+
+
+def test_tiled_heads_are_something_else():
+  q, k, v, _ = grouped_inputs()
+  segment = SEGMENTS["packed"].astype(np.int32)
+  tiled = attention(q, np.tile(k, (1, 1, 2, 1)), np.tile(v, (1, 1, 2, 1)), segment, SCALE)
+  assert np.abs(tiled - run_grouped(attention, "packed")[0]).max() > 0.1
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_grouped_heads_equal_float64(kv_heads):
+  q, k, v, _ = (np.asarray(x, np.float64) for x in grouped_inputs(4, kv_heads))
+  segment, want = SEGMENTS["packed"], np.zeros((B, T, 4, V))
+  for b in range(B):
+    for t in range(T):
+      seen = [s for s in range(t + 1) if segment[b, s] == segment[b, t]]
+      for kv_head in range(kv_heads):
+        for member in range(4 // kv_heads):
+          h = kv_head * (4 // kv_heads) + member
+          weight = np.exp(k[b, seen, kv_head] @ q[b, t, h] * SCALE)
+          want[b, t, h] = weight / weight.sum() @ v[b, seen, kv_head]
+  np.testing.assert_allclose(run_grouped(attention, "packed", kv_heads)[0], want, **CLOSE)
+
+
+@pytest.mark.parametrize("function", [attention, reference_attention])
+def test_key_heads_that_do_not_divide_the_query_heads_are_refused(function):
+  with pytest.raises(ValueError, match="4 query heads do not divide over 3 key heads"):
+    function(*grouped_inputs(4, 3)[:3], jnp.ones((B, T), jnp.int32), SCALE)
+
+
 @pytest.mark.parametrize("function", [attention, reference_attention])
 def test_queries_and_keys_of_different_lengths_are_refused(function):
   q, k, v, _ = inputs()

@@ -147,4 +147,9 @@ def test_presets_use_the_aggregations_of_the_table():
     "grpo": "seq_mean_token_mean",
     "dr_grpo": "seq_mean_token_const",
     "dapo": "token_mean",
+    "rf_pp_baseline": "token_mean",
+    "gspo": "seq_mean_token_mean",
+    "cispo": "token_mean",
+    "ppo_lite": "token_mean",
+    "spct_rl": "seq_mean_token_mean",
   }

@@ -29,6 +29,24 @@ CONFIGS = {
   "sums, population deviation": policy.preset(
     "grpo", aggregation="seq_mean_token_sum", ddof=0, clip_low=0.1, kl_coefficient=0.0
   ),
+  "one ratio a response": policy.preset("gspo", clip_low=0.1, clip_high=0.1, kl_coefficient=0.2),
+  "product of ratios": policy.preset("gspo", ratio_level="seq_sum", clip_high=0.5),
+  "mirror descent": policy.preset(
+    "gspo", surrogate="mirror_descent", ratio_level="seq_sum", scale="none", mirror_tau=0.3
+  ),
+  "cispo": policy.preset("cispo", clip_low=0.5, clip_high=0.5),
+  "reinforce, ratio k3": policy.preset(
+    "dapo", surrogate="reinforce", kl_estimator="ratio_k3", kl_coefficient=0.2
+  ),
+  "no clip, truncated weights": policy.preset(
+    "grpo", surrogate="policy_ratio", correction="token_trunc", correction_high=1.01
+  ),
+  "masked tokens": policy.preset(
+    "dapo", correction="token_mask", correction_low=0.99, correction_high=1.01
+  ),
+  "masked responses": policy.preset(
+    "dapo", correction="geo_mask", correction_low=0.999, correction_high=1.002
+  ),
 }
 
 
@@ -43,6 +61,7 @@ class Data:
   ref: np.ndarray
   sampler: np.ndarray
   entropy: np.ndarray
+  fixed: np.ndarray  # log-probabilities that no gradient flows through
 
   def batch(self, config) -> RLBatch:
     def single(x):
@@ -90,7 +109,47 @@ def make(seed=0) -> Data:
   reward[1] = 0.3
   ref = logp + rng.normal(0, 0.5, shape)
   sampler = old + rng.normal(0, 0.01, shape)
-  return Data(reward, mask, logp, old, ref, sampler, rng.uniform(0, 2, shape))
+  return Data(reward, mask, logp, old, ref, sampler, rng.uniform(0, 2, shape), logp)
+
+
+def looped_token(data: Data, config, row, t, A) -> float:
+  """Loss of one token: surrogate, correction, KL and entropy, each written out."""
+  tokens = [s for s in range(LENGTH) if data.mask[row, s]]
+  logp = data.logp[row, t]
+  own = math.exp(logp - data.old[row, t])
+  total = sum(data.logp[row, s] - data.old[row, s] for s in tokens)
+  ratio = {
+    "token": own,
+    "seq_geo": math.exp(total / len(tokens)),
+    "seq_sum": math.exp(total),
+  }[config.ratio_level]
+  low, high = 1 - config.clip_low, 1 + config.clip_high
+  objective = min(ratio * A, min(max(ratio, low), high) * A)
+  if config.dual_clip and A < 0:
+    objective = max(objective, config.dual_clip * A)
+  if config.surrogate == "policy_ratio":
+    objective = ratio * A
+  if config.surrogate == "reinforce":
+    objective = A * logp
+  if config.surrogate == "cispo":
+    frozen = math.exp(data.fixed[row, t] - data.old[row, t])
+    objective = min(max(frozen, low), high) * A * logp
+  if config.surrogate == "mirror_descent":
+    objective = A * total - config.mirror_tau / 2 * total * total
+  gap = [math.exp(data.old[row, s] - data.sampler[row, s]) for s in tokens]
+  mean_gap = math.prod(gap) ** (1 / len(gap))
+  weight = math.exp(data.old[row, t] - data.sampler[row, t])
+  inside = config.correction_low <= weight <= config.correction_high
+  correction = {
+    "none": 1.0,
+    "token_trunc": min(weight, config.correction_high),
+    "token_mask": weight if inside else 0.0,
+    "geo_mask": float(config.correction_low <= mean_gap <= config.correction_high),
+  }[config.correction]
+  d = logp - data.ref[row, t]
+  kl = {"k2": d * d / 2, "k3": math.exp(-d) - 1 + d, "ratio_k3": own * (math.exp(-d) - 1 + d)}
+  bonus = config.entropy_coefficient * data.entropy[row, t]
+  return -objective * correction + config.kl_coefficient * kl[config.kl_estimator] - bonus
 
 
 def looped(data: Data, config) -> float:
@@ -103,23 +162,14 @@ def looped(data: Data, config) -> float:
     flat = max(rewards) == min(rewards)
     advantages += [0.0 if flat else (r - mean) / divisor for r in rewards]
 
-  sequences = []
-  for row in range(ROWS):
-    losses = []
-    for t in range(LENGTH):
-      if not data.mask[row, t]:
-        continue
-      A, logp = advantages[row], data.logp[row, t]
-      ratio = math.exp(logp - data.old[row, t])
-      clipped = min(max(ratio, 1 - config.clip_low), 1 + config.clip_high)
-      objective = min(ratio * A, clipped * A)
-      if config.dual_clip and A < 0:
-        objective = max(objective, config.dual_clip * A)
-      d = logp - data.ref[row, t]
-      kl = d * d / 2 if config.kl_estimator == "k2" else math.exp(-d) - 1 + d
-      bonus = config.entropy_coefficient * data.entropy[row, t]
-      losses.append(-objective + config.kl_coefficient * kl - bonus)
-    sequences.append(losses)
+  sequences = [
+    [
+      looped_token(data, config, row, t, advantages[row])
+      for t in range(LENGTH)
+      if data.mask[row, t]
+    ]
+    for row in range(ROWS)
+  ]
 
   if config.aggregation == "token_mean":
     tokens = list(itertools.chain(*sequences))
@@ -250,7 +300,9 @@ def test_microbatches_and_packing_add_up(config):
 
   order = np.random.default_rng(0).permutation(ROWS)
   packed = jax.tree.map(lambda x: x[order].reshape(ROWS // 2, 2 * LENGTH), (logp, entropy, batch))
-  repacked = policy.policy_loss(*packed, config)
+  two = jnp.where(jnp.arange(2 * LENGTH) < LENGTH, 1, 2)
+  segment = jnp.broadcast_to(two[None], packed[0].shape)
+  repacked = policy.policy_loss(*packed[:2], packed[2].replace(segment_BxT=segment), config)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), repacked, whole)
 
 
@@ -288,11 +340,18 @@ def test_preset_values():
     "scale": "group_std",
     "ddof": 1,
     "eps": 1e-6,
+    "whiten": "none",
     "drop_flat_groups": False,
+    "surrogate": "ppo_clip",
+    "ratio_level": "token",
     "clip_low": 0.2,
     "clip_high": 0.2,
     "dual_clip": None,
+    "mirror_tau": 0.1,
     "aggregation": "seq_mean_token_mean",
+    "correction": "none",
+    "correction_low": 0.0,
+    "correction_high": 2.0,
     "kl_estimator": "k3",
     "kl_coefficient": 0.04,
     "entropy_coefficient": 0.0,
@@ -308,6 +367,14 @@ def test_preset_values():
     "grpo": grpo,
     "dr_grpo": grpo | dr_grpo,
     "dapo": grpo | dapo,
+    "rf_pp_baseline": grpo
+    | {"scale": "none", "whiten": "token", "aggregation": "token_mean"}
+    | {"kl_estimator": "k2", "kl_coefficient": 0.001},
+    "gspo": grpo
+    | {"ratio_level": "seq_geo", "clip_low": 3e-4, "clip_high": 4e-4, "kl_coefficient": 0.0},
+    "cispo": grpo | dapo | {"surrogate": "cispo", "clip_low": 1.0, "clip_high": 4.0},
+    "ppo_lite": grpo | {"scale": "batch_std", "aggregation": "token_mean", "kl_coefficient": 0.0},
+    "spct_rl": grpo | {"kl_coefficient": 0.08},
   }
 
 
@@ -334,6 +401,15 @@ def test_preset_options_replace_and_none_keeps():
     ("grpo", {"clip_low": -0.1}, "clip_low=-0.1"),
     ("grpo", {"clip_high": -0.1}, "clip_high=-0.1"),
     ("grpo", {"dual_clip": 1.0}, "dual_clip=1.0"),
+    ("grpo", {"whiten": "group"}, "whiten='group'"),
+    ("grpo", {"surrogate": "ppo"}, "surrogate='ppo'"),
+    ("grpo", {"ratio_level": "sequence"}, "ratio_level='sequence'"),
+    ("grpo", {"correction": "tis"}, "correction='tis'"),
+    ("grpo", {"correction_low": 3.0}, "correction_low=3.0"),
+    ("grpo", {"mirror_tau": -1.0}, "mirror_tau=-1.0"),
+    ("gspo", {"aggregation": "token_mean"}, "aggregation='token_mean'"),
+    ("gspo", {"surrogate": "mirror_descent"}, "ratio_level='seq_geo'"),
+    ("gspo", {"surrogate": "cispo"}, "ratio_level='seq_geo'"),
   ],
 )
 def test_option_errors(name, options, message):

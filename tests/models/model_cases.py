@@ -6,7 +6,8 @@ import fakes
 import jax
 import numpy as np
 
-from reasonjax.models.config import ModelConfig, YarnConfig
+from reasonjax.models.attention_config import GQAConfig
+from reasonjax.models.config import Llama3RopeConfig, ModelConfig, YarnConfig
 from reasonjax.models.transformer import Transformer
 from reasonjax.sharding import place
 from reasonjax.train import state as state_lib
@@ -25,6 +26,23 @@ def tiny(**changes) -> ModelConfig:
 NO_EXPERTS = {"num_dense_layers": 2, "num_routed_experts": 0}
 NO_GROUPS = {"num_expert_groups": 1, "num_limited_groups": 1}
 UNEQUAL_YARN = YarnConfig(factor=4.0, original_length=64, mscale=1.0, mscale_all_dim=0.5)
+# Of the four pairs at base 100 one is kept, two are blended and one is divided.
+LLAMA3_ROPE = Llama3RopeConfig(factor=8.0, original_length=64)
+
+
+def grouped(num_kv_heads: int = 2, qkv_bias: bool = False, out_bias: bool = False, **changes):
+  """Two dense layers of four query heads, as in Qwen2.5 and Llama 3."""
+  attention = GQAConfig(num_kv_heads, head_dim=8, qkv_bias=qkv_bias, out_bias=out_bias)
+  plain = {"num_heads": 4, "num_mtp_modules": 0, "rope_scaling": None, "rope_theta": 100.0}
+  return fakes.model_config(**plain | NO_EXPERTS | {"attention": attention} | changes)
+
+
+def v2(**changes) -> ModelConfig:
+  """Softmax routing by the best scores, without normalisation or bias, two shared experts."""
+  plain = {"score_function": "softmax", "normalize_weights": False, "routed_scale": 4.0}
+  return tiny(**plain | {"num_shared_experts": 2, "num_mtp_modules": 0} | changes)
+
+
 ONE_SIDED_YARN = YarnConfig(factor=8.0, original_length=256, mscale_all_dim=0.0)
 
 CONFIGS = {
@@ -41,6 +59,15 @@ CONFIGS = {
   "raw_weights": tiny(normalize_weights=False, routed_scale=1.0, num_mtp_modules=0),
   "one_sided_yarn": tiny(rope_scaling=ONE_SIDED_YARN, qk_rope_head_dim=8, num_mtp_modules=0),
   "experts_in_mtp_only": tiny(num_dense_layers=2),
+  "v2_greedy": v2(**NO_GROUPS, q_lora_rank=None),
+  "v2_group_limited": v2(num_expert_groups=4, num_limited_groups=2, experts_per_token=3),
+  "v2_normalised": v2(normalize_weights=True, num_mtp_modules=1),
+  "noisy_top_k": v2(score_function="noisy_top_k", normalize_weights=True, **NO_GROUPS),
+  "qwen2_tied": grouped(qkv_bias=True, tie_embeddings=True),
+  "qwen2_untied": grouped(qkv_bias=True, num_kv_heads=1),
+  "llama3_scaled": grouped(rope_scaling=LLAMA3_ROPE),
+  "llama_all_biases": grouped(num_kv_heads=4, qkv_bias=True, out_bias=True),
+  "mla_bias": tiny(bias=True, num_mtp_modules=0),
   "large_eps": tiny(norm_eps=0.05, latent_norm_eps=0.2, rope_theta=100.0, rope_scaling=None),
 }
 

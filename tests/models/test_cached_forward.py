@@ -13,7 +13,8 @@ from reasonjax.models.cache import EMPTY, Cache
 from reasonjax.models.transformer import Transformer
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
-NAMES = ["v3", "direct_query", "all_dense", "all_moe"]
+NAMES = ["v3", "direct_query", "all_dense", "all_moe", "v2_group_limited", "mla_bias"]
+NAMES += ["qwen2_tied", "llama3_scaled", "llama_all_biases"]
 LENGTH = 9
 IDS = np.random.default_rng(3).integers(3, 32, (2, LENGTH)).astype(np.int32)
 POSITION = np.tile(np.arange(LENGTH, dtype=np.int32), (2, 1))
@@ -56,11 +57,13 @@ def test_chunks_equal_the_full_forward_pass(name, size):
   np.testing.assert_array_equal(cache.entry_LxBxSxC[:, :, LENGTH:], 0.0)
 
 
-def test_the_cache_holds_normalised_latents_and_rotated_keys():
-  config = CONFIGS["v3"]
+@pytest.mark.parametrize("name", ["v3", "llama_all_biases"])
+def test_the_cache_holds_what_attention_reads(name):
+  """MLA: normalised latents and rotated shared keys; GQA: rotated keys and values."""
+  config = CONFIGS[name]
   want = reference.forward(config, variables(config), IDS, np.ones_like(IDS))
   assert want.margin > 1e-4
-  _, cache = in_chunks("v3", 3)
+  _, cache = in_chunks(name, 3)
   np.testing.assert_allclose(cache.entry_LxBxSxC[:, :, :LENGTH], want.latent, **CLOSE)
 
 
@@ -72,7 +75,7 @@ def prefix_of(name: str, ids, lengths) -> Cache:
   return Cache(out.entry_LxBxTxC, np.where(real, slot, EMPTY).astype(np.int32))
 
 
-@pytest.mark.parametrize("name", ["v3", "direct_query"])
+@pytest.mark.parametrize("name", ["v3", "direct_query", "llama3_scaled"])
 def test_completions_share_the_cache_of_their_prompt(name):
   """Two prompts of 5 and 3 tokens, two completions each, fed two tokens and then one."""
   lengths, new = [5, 3], 3

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_cases import CONFIGS, jit, v2, variables
 
 from reasonjax.models import moe
+from reasonjax.models.transformer import Transformer
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 N, K, E, D, F = 6, 2, 4, 5, 3
@@ -133,3 +135,58 @@ def test_every_backend_default_gives_the_same():
   index = jnp.asarray(CHOICES["mixed"], jnp.int32)
   got = jax.jit(moe.grouped_experts)(x, weights, index, value)
   np.testing.assert_allclose(got, run("looped", CHOICES["mixed"])[0][1], **CLOSE)
+
+
+# Noise of the noisy top-k gate, in the module and through the scan over layers.
+
+NOISY = v2(
+  score_function="noisy_top_k",
+  normalize_weights=True,
+  num_expert_groups=1,
+  num_layers=3,
+)
+
+
+@functools.cache
+def routed(noisy: bool):
+  """`(variables, key) -> (hidden states, statistics)`; the key is used only if noisy."""
+  ids = np.random.default_rng(0).integers(3, 32, (2, 9)).astype(np.int32)
+
+  def run(variables, key):
+    rngs = {"noise": key} if noisy else {}
+    out = Transformer(NOISY).apply(variables, ids, method="hidden", rngs=rngs)
+    return out.hidden_BxTxD, out.stats["layers"]
+
+  return jit(run)
+
+
+def test_noise_is_drawn_only_where_a_key_is_given():
+  given, keys = variables(NOISY), [jax.random.key(0), jax.random.key(1)]
+  (plain, _), (again, _) = (routed(False)(given, key) for key in keys)
+  np.testing.assert_array_equal(plain, again)
+  (first, _), (second, _) = (routed(True)(given, key) for key in keys)
+  np.testing.assert_array_equal(routed(True)(given, keys[0])[0], first)
+  assert min(np.abs(first - plain).max(), np.abs(first - second).max()) > 1e-2
+
+
+def test_every_layer_draws_its_own_noise():
+  """With equal centroids everywhere noise alone decides: equal noise gives equal loads."""
+  given = variables(NOISY)
+  ffn = given["params"]["moe_layers"]["ffn"]
+  flat = ffn | {name: np.zeros_like(ffn[name]) for name in ("router", "router_noise")}
+  layers = given["params"]["moe_layers"] | {"ffn": flat}
+  _, stats = routed(True)(given | {"params": given["params"] | {"moe_layers": layers}}, KEY)
+  assert (stats.load_E[0] != stats.load_E[1]).any()
+  np.testing.assert_allclose(stats.expected_load_E.sum(-1), [36, 36], rtol=0.2)  # K of 18 tokens
+
+
+KEY = jax.random.key(3)
+
+
+def test_learned_noise_starts_at_zero_and_other_routers_have_none():
+  shapes = jax.eval_shape(lambda: Transformer(NOISY).init(KEY, jnp.zeros((1, 2), jnp.int32)))
+  assert shapes["params"]["moe_layers"]["ffn"]["router_noise"].unbox().shape == (2, 16, 8)
+  made = jit(Transformer(NOISY.replace(num_layers=2)).init)(KEY, jnp.zeros((1, 2), jnp.int32))
+  noise = made["params"]["moe_layers"]["ffn"]["router_noise"].unbox()
+  np.testing.assert_array_equal(noise, np.zeros((1, 16, 8)))
+  assert "router_noise" not in variables(CONFIGS["v3"])["params"]["moe_layers"]["ffn"]

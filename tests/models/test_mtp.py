@@ -118,7 +118,8 @@ def test_statistics_have_the_structure_of_the_biases():
 
 
 def test_stack_stats():
-  one = RouterStats(jnp.ones(2), jnp.ones((3, 2)), jnp.ones((3, 2)))
+  rows = jnp.ones((3, 2))
+  one = RouterStats(jnp.ones(2), rows, rows, rows, rows, jnp.ones(2))
   got = stack_stats([one, jax.tree.map(lambda x: 2 * x, one)])
   np.testing.assert_array_equal(got.load_E, [[1, 1], [2, 2]])
   assert got.fraction_BxE.shape == (2, 3, 2)

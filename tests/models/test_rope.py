@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reasonjax.models import mask, rope
-from reasonjax.models.config import YarnConfig
+from reasonjax.models.config import Llama3RopeConfig, YarnConfig
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
@@ -39,7 +39,41 @@ def test_yarn_ramp_of_equal_ends_is_a_step():
   np.testing.assert_allclose(ratio, [1.0, 0.25], rtol=1e-12)
 
 
+def test_llama3_keeps_fast_pairs_and_divides_slow_ones():
+  """d 128, base 5e5, 8192 tokens: pairs turn 4 times at 28.9 and once at 34.97."""
+  plain = rope.inverse_frequencies(128, 5e5)
+  ratio = rope.inverse_frequencies(128, 5e5, Llama3RopeConfig(factor=8.0)) / plain
+  np.testing.assert_allclose(ratio[:29], 1.0, rtol=1e-12)
+  np.testing.assert_allclose(ratio[[29, 30, 32, 34]], [0.828, 0.644, 0.371, 0.190], atol=5e-4)
+  np.testing.assert_allclose(ratio[35:], 0.125, rtol=1e-12)
+  assert (np.diff(ratio[28:36]) < 0).all()
+
+
+def test_llama3_worked_out_by_hand():
+  """Two pairs of 8 and 1 radians a position over 3 pi tokens: 12 turns and 1.5 of them."""
+  llama3 = Llama3RopeConfig(
+    factor=4.0, low_frequency_factor=1.0, high_frequency_factor=2.0, original_length=3
+  )
+  got = rope.llama3_frequencies(np.array([8.0, 1.0]) * math.pi, llama3)
+  np.testing.assert_allclose(got, [8 * math.pi, 0.625 * math.pi], rtol=1e-12)  # (1/4 + 1) / 2
+
+
+def test_llama3_scales_neither_scores_nor_tables():
+  assert rope.table_scale(Llama3RopeConfig()) == 1.0
+  assert rope.softmax_scale(128, Llama3RopeConfig()) == pytest.approx(128**-0.5, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+  ("field", "change"), [("factor", 0.5), ("high_frequency_factor", 1.0)], ids=str
+)
+def test_llama3_errors_name_the_field(field, change):
+  with pytest.raises(ValueError, match=rf"^llama3 {field}={change}"):
+    Llama3RopeConfig(**{field: change})
+
+
 def test_softmax_scale():
+  lite = YarnConfig(mscale=0.707, mscale_all_dim=0.707)  # 1.2608037768^2 / sqrt(192)
+  assert rope.softmax_scale(192, lite) == pytest.approx(0.1147213867, rel=1e-6)
   assert rope.softmax_scale(192, YarnConfig()) == pytest.approx(0.1352337788608801, rel=1e-12)
   assert rope.softmax_scale(192, None) == pytest.approx(0.0721687836487032, rel=1e-12)
   without = YarnConfig(mscale_all_dim=0.0)
@@ -94,13 +128,21 @@ def test_rotation_keeps_the_norm_of_every_pair():
   assert np.abs(got - x)[:, 1:].max() > 0.5
 
 
-@pytest.mark.parametrize("yarn", [None, YarnConfig(factor=4.0, original_length=64)])
-def test_products_depend_on_distances_only(yarn):
+@pytest.mark.parametrize(
+  "scaling",
+  [
+    None,
+    YarnConfig(factor=4.0, original_length=64),
+    Llama3RopeConfig(factor=4.0, original_length=64),
+  ],
+  ids=["plain", "yarn", "llama3"],
+)
+def test_products_depend_on_distances_only(scaling):
   q, k = draw(1, 1, 1, 8), draw(1, 1, 1, 8, seed=1)
 
   def product(t, s):
     at = [
-      rope.rotate(x, *rope.cos_sin(jnp.array([[p]]), 8, 1e4, yarn)) for x, p in ((q, t), (k, s))
+      rope.rotate(x, *rope.cos_sin(jnp.array([[p]]), 8, 1e4, scaling)) for x, p in ((q, t), (k, s))
     ]
     return float((at[0] * at[1]).sum())
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from model_cases import CONFIGS, compiled, forward, jit, tiny, variables
+from model_cases import CONFIGS, compiled, forward, grouped, jit, tiny, v2, variables
 
+from reasonjax.inference import score
 from reasonjax.models.transformer import Transformer, head_kernel
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -42,7 +43,10 @@ def test_equals_the_float64_reference(name):
     np.testing.assert_array_equal(stats.load_E, want.load)
     assert want.load.sum() == config.num_moe_layers * config.experts_per_token * real.sum()
     np.testing.assert_allclose(stats.fraction_BxE, want.fraction, **CLOSE)
+    np.testing.assert_allclose(stats.routed_BxE, want.routed, **CLOSE)
+    np.testing.assert_allclose(stats.sent_BxJ, want.sent, **CLOSE)
     np.testing.assert_allclose(stats.probability_BxE, want.probability, **CLOSE)
+    np.testing.assert_allclose(stats.importance_E, want.importance, **CLOSE)
   else:
     assert "layers" not in out.stats
   if config.num_mtp_modules:
@@ -65,13 +69,13 @@ def test_mtp_loads_count_the_rows_whose_further_token_exists(name):
 
 def without_mtp(variables: dict) -> dict:
   params = {k: v for k, v in variables["params"].items() if not k.startswith("mtp")}
-  return {"params": params, "router": {"layers": variables["router"]["layers"]}}
+  return {"params": params, "router": {k: v for k, v in variables["router"].items() if k != "mtp"}}
 
 
 @functools.cache
-def plain_call():
-  """`(variables, ids, segment, position) -> logits` of the v3 case without MTP modules."""
-  return jit(Transformer(CONFIGS["v3"].replace(num_mtp_modules=0)).apply)
+def plain_call(name: str = "v3"):
+  """`(variables, ids, segment, position) -> logits` of a case without MTP modules."""
+  return jit(Transformer(CONFIGS[name].replace(num_mtp_modules=0)).apply)
 
 
 def test_logits_do_not_depend_on_mtp_modules():
@@ -80,13 +84,70 @@ def test_logits_do_not_depend_on_mtp_modules():
   np.testing.assert_allclose(plain_call()(given, IDS, SEGMENT), want, **CLOSE)
 
 
-def test_only_differences_of_positions_matter():
-  given = without_mtp(variables(CONFIGS["v3"]))
+@pytest.mark.parametrize("name", ["v3", "llama3_scaled"])
+def test_only_differences_of_positions_matter(name):
+  given, run = without_mtp(variables(CONFIGS[name])), plain_call(name)
   position = np.array([[3, 4, 5, 6, 7, 8, 9, 10, 11]] * 2, np.int32)
   one = np.ones_like(SEGMENT)
-  want = plain_call()(given, IDS, one, position - 3)
-  np.testing.assert_allclose(plain_call()(given, IDS, one, position), want, **CLOSE)
-  assert np.abs(plain_call()(given, IDS, one, 2 * position) - want).max() > 1e-2
+  want = run(given, IDS, one, position - 3)
+  np.testing.assert_allclose(run(given, IDS, one, position), want, **CLOSE)
+  assert np.abs(run(given, IDS, one, 2 * position) - want).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["v2_group_limited", "llama_all_biases"])
+def test_left_padded_rows_equal_unpadded_ones(name):
+  config = CONFIGS[name]
+  given, lengths = variables(config), (9, 4)
+  ids, real = np.full((2, 9), 7, np.int32), np.zeros((2, 9), np.int32)
+  for row, length in enumerate(lengths):
+    ids[row, 9 - length :], real[row, 9 - length :] = IDS[row, :length], 1
+  got = score.logits(config, given, ids, real)
+  _, want = forward(config, IDS, np.ones_like(IDS))
+  for row, length in enumerate(lengths):
+    np.testing.assert_allclose(got[row, 9 - length :], want[row, :length], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["v3", "v2_group_limited", "qwen2_tied"])
+def test_rows_of_a_batch_do_not_reach_each_other(name):
+  other = IDS.copy()
+  other[1] = np.where(SEGMENT[1] != 0, 3 + (IDS[1] + 5) % 20, 0)
+  _, want = forward(CONFIGS[name], IDS, SEGMENT)
+  _, changed = forward(CONFIGS[name], other, SEGMENT)
+  _, swapped = forward(CONFIGS[name], IDS[::-1], SEGMENT[::-1])
+  np.testing.assert_allclose(changed[0], want[0], **CLOSE)
+  assert np.abs(changed[1] - want[1]).max() > 0.1
+  np.testing.assert_allclose(swapped[::-1], want, **CLOSE)
+
+
+def renumbered(config, order, router_too: bool):
+  """Variables with the experts of the main model's layers in another order."""
+  given = variables(config)
+  stack = dict(given["params"]["moe_layers"])
+  ffn = dict(stack["ffn"])
+  for name in ("gate", "up", "down"):
+    ffn[name] = ffn[name][:, order]
+  router = dict(given["router"])
+  if router_too:
+    ffn["router"] = ffn["router"][:, :, order]
+    router |= {"layers": router["layers"][:, order]} if config.router_bias else {}
+  stack["ffn"] = ffn
+  return {"params": given["params"] | {"moe_layers": stack}, "router": router}
+
+
+@pytest.mark.parametrize(
+  ("name", "order"),
+  [("v3", [6, 4, 5, 7, 1, 3, 2, 0]), ("v2_group_limited", [3, 2, 6, 7, 0, 1, 5, 4])],
+)
+def test_numbers_of_experts_mean_nothing_beyond_their_groups(name, order):
+  """Whole groups change places, and experts inside them."""
+  config = CONFIGS[name]
+  out, want = forward(config, IDS, SEGMENT)
+  got, logits = compiled(config)(renumbered(config, order, router_too=True), IDS, SEGMENT)
+  np.testing.assert_allclose(logits, want, **CLOSE)
+  loads = [np.asarray(o.stats["layers"].load_E) for o in (got, out)]
+  np.testing.assert_array_equal(loads[0], loads[1][:, order])
+  _, wrong = compiled(config)(renumbered(config, order, router_too=False), IDS, SEGMENT)
+  assert np.abs(wrong - want).max() > 0.1
 
 
 def test_without_segments_a_row_is_one_document():
@@ -151,6 +212,7 @@ DEEP = tiny(num_layers=3, num_mtp_modules=1)
 TIED = tiny(
   tie_embeddings=True, q_lora_rank=None, rope_scaling=None, num_mtp_modules=0, scan_unroll=2
 )
+BIASED = v2(attention=grouped(qkv_bias=True, out_bias=True).attention, num_heads=4)
 
 
 def probes(config):
@@ -166,7 +228,8 @@ def probes(config):
         kept[start : max(end - k - 1, start)] = True
       mtp[k, row] *= kept[:, None]
   share = rng.normal(0, 1, (config.num_moe_layers, len(IDS), config.num_routed_experts))
-  return {"logits": logits, "mtp": mtp, "share": share}
+  importance = rng.normal(0, 1, (config.num_moe_layers, config.num_routed_experts))
+  return {"logits": logits, "mtp": mtp, "share": share, "importance": importance}
 
 
 def loss(config, params, router):
@@ -175,7 +238,9 @@ def loss(config, params, router):
   out = model.apply(given, IDS, SEGMENT, method="hidden", with_mtp=True)
   logits = model.apply(given, out.hidden_BxTxD, method="logits")
   total = (logits * weight["logits"]).sum()
-  total += (out.stats["layers"].probability_BxE * weight["share"]).sum()
+  stats = out.stats["layers"]
+  total += (stats.probability_BxE * weight["share"]).sum()
+  total += (stats.importance_E * weight["importance"]).sum()
   return total + (0 if out.mtp_KxBxTxD is None else (out.mtp_KxBxTxD * weight["mtp"]).sum())
 
 
@@ -187,7 +252,7 @@ def value_and_grad(config, base):
   )
 
 
-@pytest.mark.parametrize("config", [DEEP, TIED], ids=["deep", "tied"])
+@pytest.mark.parametrize("config", [DEEP, TIED, BIASED], ids=["deep", "tied", "biased"])
 def test_gradients_equal_finite_differences_of_the_reference(config):
   """Directional derivative along a random direction of every parameter array in turn."""
   given, weight = variables(config), probes(config)
@@ -197,6 +262,7 @@ def test_gradients_equal_finite_differences_of_the_reference(config):
     want = reference.forward(config, {"params": params, "router": given["router"]}, IDS, SEGMENT)
     assert want.margin > 1e-4
     total = (want.logits * weight["logits"]).sum() + (want.mtp * weight["mtp"]).sum()
+    total += (want.importance * weight["importance"]).sum()
     return total + (want.probability * weight["share"]).sum()
 
   params = reference.float64(given["params"])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from reasonjax.models.attention_config import GQAConfig
 from reasonjax.models.config import ModelConfig
 from reasonjax.sharding import mesh as mesh_lib
 from reasonjax.sharding import place
@@ -24,6 +25,18 @@ SMALL = fakes.model_config(
   q_lora_rank=None,
   num_shared_experts=0,
   num_mtp_modules=0,
+)
+# Grouped heads with biases, and DeepSeek-V2's routing.
+GROUPED = fakes.model_config(
+  attention=GQAConfig(num_kv_heads=2, head_dim=4, qkv_bias=True, out_bias=True),
+  num_heads=4,
+  num_layers=1,
+  num_dense_layers=0,
+  num_mtp_modules=0,
+  rope_scaling=None,
+  score_function="softmax",
+  normalize_weights=False,
+  num_shared_experts=2,
 )
 
 
@@ -49,7 +62,7 @@ def drawn(config: ModelConfig, seed: int = 0) -> dict:
     std = 0.1 if name.startswith("router") else 0.2
     return rng.normal(0.0, std, leaf.shape).astype(np.float32)
 
-  return jax.tree_util.tree_map_with_path(draw, place.unbox(boxed_shapes(config)))
+  return {"router": {}} | jax.tree_util.tree_map_with_path(draw, place.unbox(boxed_shapes(config)))
 
 
 def placed_state(config: ModelConfig, optimizer, mesh, rules: Rules) -> TrainState:
@@ -57,8 +70,8 @@ def placed_state(config: ModelConfig, optimizer, mesh, rules: Rules) -> TrainSta
 
   def abstract():
     boxed = state_lib.init_variables(config, jax.random.key(0))
-    params = boxed["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, boxed["router"], optimizer.init(params))
+    params, router = boxed["params"], boxed.get("router", {})
+    return TrainState(jnp.zeros((), jnp.int32), params, router, optimizer.init(params))
 
   boxed, variables = jax.eval_shape(abstract), drawn(config)
   host = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), place.unbox(boxed))
@@ -67,4 +80,5 @@ def placed_state(config: ModelConfig, optimizer, mesh, rules: Rules) -> TrainSta
 
 
 def placed_variables(config: ModelConfig, mesh, rules: Rules) -> dict:
-  return jax.device_put(drawn(config), place.shardings(boxed_shapes(config), mesh, rules))
+  boxed = {"router": {}} | boxed_shapes(config)
+  return jax.device_put(drawn(config), place.shardings(boxed, mesh, rules))

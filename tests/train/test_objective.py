@@ -23,6 +23,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 MODEL = fakes.model_config(num_layers=1, num_dense_layers=0, q_lora_rank=None, num_mtp_modules=2)
 BARE = MODEL.replace(num_mtp_modules=0, num_shared_experts=0)
 ROWS, LENGTH, VOCAB = 4, 12, 32
+KEY = jax.random.key(0)  # neither model uses noise
 
 
 @functools.cache
@@ -48,7 +49,7 @@ def _hidden(config):
 def _lm(config, settings: LMLossConfig):
   loss = jit(jax.value_and_grad(loop.make_loss(Transformer(config), settings), has_aux=True))
   variables = _variables(config)
-  return lambda batch: loss(variables["params"], variables["router"], batch)
+  return lambda batch: loss(variables["params"], variables["router"], batch, KEY)
 
 
 def _text(seed: int = 0) -> TokenBatch:
@@ -224,7 +225,7 @@ def test_mtp_is_left_out_at_coefficient_zero():
   settings = LMLossConfig(mtp=0.0, z=0.1, balance=0.0, chunk=None)
   loss = loop.make_loss(Transformer(MODEL), settings)
   variables, batch = _variables(MODEL), _text()
-  total, output = jit(loss)(variables["params"], variables["router"], batch)
+  total, output = jit(loss)(variables["params"], variables["router"], batch, KEY)
   nll, z = (_expected(batch, settings)[name][0] for name in ("ce", "z"))
   assert float(total) == pytest.approx(nll + 0.1 * z, rel=1e-5)
   assert "mtp_ce" not in output.metrics
@@ -273,7 +274,7 @@ def _rl(config, temperature, on_policy, chunk=None):
   )
   compiled = jit(jax.value_and_grad(loss, has_aux=True))
   variables = _variables(BARE)
-  return lambda batch: compiled(variables["params"], variables["router"], batch)
+  return lambda batch: compiled(variables["params"], variables["router"], batch, KEY)
 
 
 DAPO = policy.preset("dapo")
@@ -336,7 +337,7 @@ def test_kl_and_entropy_are_those_of_the_distribution_sampled_from(temperature, 
     Transformer(BARE), config, temperature=temperature, on_policy=True, chunk=chunk
   )
   variables = _variables(BARE)
-  total, output = jit(loss)(variables["params"], variables["router"], batch)
+  total, output = jit(loss)(variables["params"], variables["router"], batch, KEY)
   logp, entropy = _log_probs(batch, temperature)
   d = logp - batch.ref_logp_BxT
   token_loss = -batch.advantage_BxT + 0.5 * (np.exp(-d) - 1 + d) - 0.3 * entropy

@@ -165,6 +165,23 @@ def test_packing_saves_rows():
   assert minibatch.microbatches <= 4
 
 
+def test_aligned_sequences_start_at_multiples_and_keep_what_belongs_to_them():
+  config = policy.preset("grpo")
+  (plain,) = _minibatches(config)
+  (aligned,) = _minibatches(config, shape=PackShape(rows=2, row_length=12, alignment=4))
+  segment = np.asarray(aligned.batch.segment_BxT)
+  previous = np.pad(segment[..., :-1], ((0, 0), (0, 0), (1, 0)))
+  starts = np.nonzero((segment != previous) & (segment != 0))[-1]
+  assert (starts % 4 == 0).all()
+  assert starts.max() > 0
+  assert aligned.tokens == plain.tokens
+  want, got = _sequences(plain), _sequences(aligned)
+  assert sorted(got) == sorted(want)
+  for row, fields in want.items():
+    for name, values in fields.items():
+      np.testing.assert_array_equal(got[row][name], values)
+
+
 def test_the_seed_decides_the_shuffle():
   draw = lambda seed: [
     tuple(sorted(_sequences(m))) for m in _minibatches(policy.preset("grpo"), count=3, seed=seed)
@@ -334,3 +351,18 @@ def test_statistics_of_groups(accuracy, expected):
   rollout, reward = _written(), np.array(accuracy, np.float32)
   stats = rollout_lib.statistics(rollout, Scores(TEXTS, {"accuracy": reward}, {}, reward))
   assert {name: stats[name] for name in expected} == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("whiten", ["token", "sequence"])
+def test_whitened_advantages_have_mean_zero_and_variance_one_over_the_rollout(whiten):
+  config = policy.preset("grpo", scale="none", whiten=whiten)
+  (minibatch,) = _minibatches(config)
+  found = _sequences(minibatch)
+  per_row = np.array([found[row]["advantage_BxT"][-1] for row in range(12)])
+  weight = np.array(LENGTHS) if whiten == "token" else np.ones(12)
+  mean = (per_row * weight).sum() / weight.sum()
+  variance = ((per_row - mean) ** 2 * weight).sum() / (weight.sum() - 1)
+  np.testing.assert_allclose([mean, variance], [0.0, 1.0], atol=1e-5)
+  reward = np.array(REWARDS)
+  centred = (reward - reward.mean(axis=1, keepdims=True)).ravel()
+  np.testing.assert_allclose(np.corrcoef(per_row, centred)[0, 1], 1.0, rtol=1e-5)

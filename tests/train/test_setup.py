@@ -2,6 +2,7 @@
 
 import fakes
 import pytest
+import tokenizer_cases
 
 from reasonjax.data import tokenizer as tokenizer_lib
 from reasonjax.tasks.chain import Chain
@@ -54,10 +55,24 @@ def test_bytes():
   assert isinstance(setup.tokenizer, tokenizer_lib.ByteTokenizer)
 
 
-def test_anything_else_is_a_model_file(tmp_path):
-  missing = str(tmp_path / "missing.model")
-  with pytest.raises(FileNotFoundError, match=r"missing\.model"):
-    setup_lib.build(DATA, fakes.model_config(), TaskConfig("countdown", {}, missing))
+def test_the_directory_of_a_published_model(tmp_path):
+  tokenizer = tokenizer_cases.byte_level(("<e>",))
+  tokenizer_cases.save(tmp_path, tokenizer, tokenizer_config={"eos_token": "<e>"})
+  task = TaskConfig("countdown", {}, str(tmp_path))
+  setup = setup_lib.build(DATA, fakes.model_config(vocab_size=300), task)
+  assert isinstance(setup.tokenizer, tokenizer_lib.HFTokenizer)
+  assert setup.tokenizer.eos_id == 264
+  with pytest.raises(ValueError, match=r"model\.vocab_size=266: the tokenizer has 267 ids"):
+    setup_lib.build(DATA, fakes.model_config(vocab_size=266), task)
+
+
+def test_anything_else_is_a_file(tmp_path):
+  for name in ("missing.model", "missing.json"):
+    task = TaskConfig("countdown", {}, str(tmp_path / name))
+    with pytest.raises(FileNotFoundError, match=name):
+      setup_lib.build(DATA, fakes.model_config(), task)
+  with pytest.raises(ValueError, match="path='byte' is no directory"):
+    setup_lib.build(DATA, fakes.model_config(), TaskConfig("countdown", {}, "byte"))
 
 
 @pytest.mark.parametrize(

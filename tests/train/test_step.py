@@ -19,7 +19,7 @@ from reasonjax.train.step import LossOutput
 START = np.array([0.5, -1.0, 2.0], np.float32)
 
 
-def _loss(params, router, batch):
+def _loss(params, router, batch, key):
   """Weighted squares of a linear model; loads come with the batch."""
   residual = batch["x"] @ params["w"] - batch["y"]
   total = (batch["weight"] * residual**2).sum()
@@ -69,7 +69,7 @@ def _assert_equal(actual, expected):
 def test_the_step_is_that_of_all_used_microbatches_together(count):
   """Weights are unequal, so a mean over the microbatches' means would be another number."""
   optimizer, batch = optax.sgd(1.0), _batch(4, 5)
-  step = step_lib.make(_loss, optimizer, bias_rate=0.0)
+  step = step_lib.make(_loss, optimizer, bias_rate=0.0, seed=0)
   state, metrics = step(_state(optimizer), batch, count)
   loss, gradient = _float64(batch, count)
   np.testing.assert_allclose(START - state.params["w"], gradient, rtol=1e-5, atol=1e-6)
@@ -88,7 +88,7 @@ def test_split_microbatches_equal_one():
   split["load"] = np.repeat(whole["load"], 4, axis=0) / 4
   results = []
   for batch, count in ((whole, 1), (split, 4)):
-    step = step_lib.make(_loss, optimizer, bias_rate=0.1)
+    step = step_lib.make(_loss, optimizer, bias_rate=0.1, seed=0)
     results.append(step(_state(optimizer), batch, count))
   (one, one_metrics), (four, four_metrics) = results
   assert one_metrics.pop("rows") == 12
@@ -119,7 +119,7 @@ def test_split_microbatches_of_a_model_equal_one():
 
   def split(count):
     batch = jax.tree.map(lambda x: x.reshape(count, 4 // count, 10), whole)
-    return accumulate(variables["params"], variables["router"], batch, count)
+    return accumulate(variables["params"], variables["router"], batch, count, jax.random.key(0))
 
   one, four = split(1), split(4)
   paths = jax.tree_util.tree_flatten_with_path(one)[0]
@@ -136,7 +136,7 @@ def test_changing_the_count_compiles_nothing():
     traced.append(1)
     return _loss(*args)
 
-  step = step_lib.make(counted, optimizer, bias_rate=0.0)
+  step = step_lib.make(counted, optimizer, bias_rate=0.0, seed=0)
   state, _ = step(_state(optimizer), _batch(4, 5), 4)
   first = len(traced)
   assert first > 0
@@ -146,10 +146,31 @@ def test_changing_the_count_compiles_nothing():
   assert int(state.step) == 5
 
 
+def test_noise_is_that_of_the_seed_the_step_and_the_microbatch():
+  """A state of step 5 draws what a run that reaches it draws: resumption repeats nothing."""
+
+  def noisy(params, router, batch, key):
+    total, output = _loss(params, router, batch, key)
+    noise = jax.random.normal(key, (3,))
+    metrics = {"noise": (noise @ batch["x"][0], jnp.float32(1.0))}
+    return total, LossOutput(output.weight, metrics, output.load)
+
+  optimizer, batch = optax.sgd(0.1), _batch(3, 5)
+  step = step_lib.make(noisy, optimizer, bias_rate=0.0, seed=7)
+  for number in (0, 5):
+    state = _state(optimizer).replace(step=jnp.int32(number))
+    step_key = jax.random.fold_in(jax.random.key(7), number)
+    noise = [jax.random.normal(jax.random.fold_in(step_key, i), (3,)) for i in range(2)]
+    want = sum(n @ x for n, x in zip(noise, batch["x"][:, 0], strict=False)) / 2
+    state, metrics = step(state, batch, 2)
+    assert float(metrics["noise"]) == pytest.approx(float(want), rel=1e-5)
+    assert int(state.step) == number + 1
+
+
 def test_unused_microbatches_are_not_looked_at():
   optimizer, batch = optax.sgd(1.0), _batch(3, 5)
   batch["x"][2] = np.nan
-  step = step_lib.make(_loss, optimizer, bias_rate=0.0)
+  step = step_lib.make(_loss, optimizer, bias_rate=0.0, seed=0)
   state, metrics = step(_state(optimizer), batch, 2)
   assert metrics["finite"] == 1
   np.testing.assert_allclose(START - state.params["w"], _float64(batch, 2)[1], 1e-5, 1e-6)
@@ -164,9 +185,9 @@ def _infinite_loss():
 def _infinite_gradient():
   """The loss is 0, its derivative infinite."""
 
-  def root(params, router, batch):
+  def root(params, router, batch, key):
     total = jnp.sqrt(jnp.square(params["w"] * 0.0).sum())
-    return total, _loss(params, router, batch)[1]
+    return total, _loss(params, router, batch, key)[1]
 
   return root, _batch(2, 5)
 
@@ -185,10 +206,10 @@ def test_a_step_that_must_not_happen_changes_nothing(make, finite):
   optimizer = optax.adamw(0.1, weight_decay=0.1)
   loss, bad = make()
   router = {"layers": jnp.array([[0.1, -0.2, 0.3, 0.0]])}
-  good_step = step_lib.make(_loss, optimizer, bias_rate=0.1)
+  good_step = step_lib.make(_loss, optimizer, bias_rate=0.1, seed=0)
   state, _ = good_step(_state(optimizer, router), _batch(2, 5, seed=1), 2)
   before = _copy(state)
-  state, metrics = step_lib.make(loss, optimizer, bias_rate=0.1)(state, bad, 2)
+  state, metrics = step_lib.make(loss, optimizer, bias_rate=0.1, seed=0)(state, bad, 2)
   _assert_equal(
     (state.params, state.opt_state, state.router), (before.params, before.opt_state, before.router)
   )
@@ -207,7 +228,7 @@ def test_router_biases_move_once_by_the_rate_towards_balance():
   optimizer, batch = optax.sgd(0.1), _batch(2, 5)
   batch["load"] = np.array([[[7, 1, 1, 3]], [[1, 3, 5, 3]]], np.float32)
   router = {"layers": jnp.array([[0.5, 0.25, -0.5, 0.0]]), "mtp": jnp.ones((1, 4))}
-  step = step_lib.make(_loss, optimizer, bias_rate=0.125)
+  step = step_lib.make(_loss, optimizer, bias_rate=0.125, seed=0)
   state, metrics = step(_state(optimizer, router), batch, 2)
   np.testing.assert_array_equal(state.router["layers"], [[0.375, 0.375, -0.5, 0.0]])
   np.testing.assert_array_equal(state.router["mtp"], np.ones((1, 4)))
@@ -218,7 +239,7 @@ def test_router_biases_move_once_by_the_rate_towards_balance():
 def test_a_rate_of_zero_freezes_the_biases():
   optimizer = optax.sgd(0.1)
   router = {"layers": jnp.array([[0.5, 0.25, -0.5, 0.0]])}
-  step = step_lib.make(_loss, optimizer, bias_rate=0.0)
+  step = step_lib.make(_loss, optimizer, bias_rate=0.0, seed=0)
   state, metrics = step(_state(optimizer, router), _batch(2, 5), 2)
   np.testing.assert_array_equal(state.router["layers"], [[0.5, 0.25, -0.5, 0.0]])
   assert not np.array_equal(state.params["w"], START)
@@ -228,7 +249,7 @@ def test_a_rate_of_zero_freezes_the_biases():
 def test_the_state_is_donated():
   optimizer = optax.adam(0.1)
   old = _state(optimizer)
-  new, _ = step_lib.make(_loss, optimizer, bias_rate=0.1)(old, _batch(2, 5), 2)
+  new, _ = step_lib.make(_loss, optimizer, bias_rate=0.1, seed=0)(old, _batch(2, 5), 2)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old))
   assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(new))
 
@@ -236,7 +257,7 @@ def test_the_state_is_donated():
 def test_metrics_are_sums_divided_once():
   optimizer, batch = optax.sgd(0.1), _batch(3, 5)
   batch["weight"][1] *= 20
-  _, metrics = step_lib.make(_loss, optimizer, bias_rate=0.0)(_state(optimizer), batch, 3)
+  _, metrics = step_lib.make(_loss, optimizer, bias_rate=0.0, seed=0)(_state(optimizer), batch, 3)
   assert float(metrics["square"]) == pytest.approx(_float64(batch, 3)[0], rel=1e-5)
   assert float(metrics["rows"]) == 5.0  # 3 times 5 over 3 times 1
   assert "layers" not in metrics
@@ -251,6 +272,8 @@ def test_clipping_sees_the_averaged_gradient(scale):
   norm = np.linalg.norm(gradient)
   for bound, factor in ((2 * norm, 1.0), (norm / 4, 0.25)):
     optimizer = optax.chain(optax.clip_by_global_norm(bound), optax.sgd(1.0))
-    state, metrics = step_lib.make(_loss, optimizer, bias_rate=0.0)(_state(optimizer), batch, 4)
+    state, metrics = step_lib.make(_loss, optimizer, bias_rate=0.0, seed=0)(
+      _state(optimizer), batch, 4
+    )
     np.testing.assert_allclose(START - state.params["w"], factor * gradient, 1e-5, 1e-5)
     assert float(metrics["grad_norm"]) == pytest.approx(norm, rel=1e-5)

@@ -1,0 +1,75 @@
+"""Trains a model to reason in continuous thoughts (Coconut), stage by stage; repeat to go on.
+
+python -m experiments.coconut --config=configs/coconut/chain.py --workdir=runs/coconut
+
+The same curriculum with nothing in place of the steps that it takes away:
+
+python -m experiments.coconut --config=configs/coconut/chain.py --workdir=runs/no_thoughts \\
+  --config.coconut.curriculum.latents_per_step=0
+"""
+
+from experiments import launch
+
+ROW = "{stage:>5}  {latents:>7}  {accuracy:>8.3f}  {length:>6.1f}  {mflops:>6.1f}  {wall_s:>7.0f}"
+
+
+def main(config, workdir: str) -> None:
+  from pathlib import Path
+
+  import jax
+
+  from reasonjax.data import coconut as data
+  from reasonjax.eval import run as evaluation
+  from reasonjax.inference.coconut import LatentEngine
+  from reasonjax.inference.logits import Sampling
+  from reasonjax.models import latent
+  from reasonjax.train import coconut, state
+  from reasonjax.train.coconut import CoconutConfig
+
+  fields = {"init_from": str | None, "data": str | None, "examples": int, "separator": str}
+  fields |= {"problems": int, "prompt_length": int, "sampling": Sampling}
+  run = launch.build(config, coconut=CoconutConfig, **fields)
+  curriculum = run.coconut.curriculum
+
+  def train(setup, folder, stage):
+    before = run.init_from or None
+    if stage:
+      before = Path(workdir) / f"stage_{stage - 1}" / "checkpoints"
+    if before is not None:
+      before = state.load_variables(before, setup.model, setup.mesh, setup.rules)
+    make = lambda index: setup.task.document(run.coconut.first.seed, index)
+    generated = data.GeneratedExamples(make, run.separator, run.examples)
+    examples = data.read(run.data) if run.data else generated
+    final, _ = coconut.run(run.coconut, setup, stage, examples, folder, start_from=before)
+    return measure(setup, stage, final.variables)
+
+  def measure(setup, stage, variables):
+    latents = curriculum.latents(stage)
+    engine = LatentEngine(
+      setup.model,
+      variables,
+      latents=latents,
+      markers=data.markers(setup.tokenizer, setup.model.vocab_size),
+      prompt_buckets=(run.prompt_length,),
+      eos_id=setup.tokenizer.eos_id,
+      pad_id=setup.tokenizer.pad_id,
+      new_token_buckets=(run.sampling.max_new_tokens,),
+      rules=setup.rules,
+    )
+    task, tokenizer = setup.task, setup.tokenizer
+    problems = [task.problem("test", 0, index) for index in range(run.problems)]
+    key = jax.random.key(0)
+    found = evaluation.evaluate(engine, task, problems, tokenizer, run.sampling, key).summary()
+    prompts = evaluation.encode_prompts(problems, tokenizer)
+    tokens = sum(map(len, prompts)) / len(prompts) + 2 + found["length"]  # <bot> and <eot>
+    flops = latent.forward_flops(setup.model, tokens, latents)
+    return found | {"stage": stage, "latents": latents, "mflops": flops / 1e6}
+
+  print("stage  latents  accuracy  tokens  MFLOPs  seconds")
+  for stage in range(curriculum.last + 1):
+    work = lambda setup, folder, stage=stage: train(setup, folder, stage)
+    print(ROW.format(**launch.stage(run, workdir, f"stage_{stage}", work)), flush=True)
+
+
+if __name__ == "__main__":
+  launch.run(main)
