@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
   later.optim.learning_rate = 5e-3
   later.optim.warmup_steps = 20
   task = common.chain_task()
-  task.options.update({"min_operations": 2, "max_operations": 3})
+  task.options.update({"min_operations": 3, "max_operations": 3})
   task.options.update({"direct_share": 0.0, "noise": 0.0})
   model = common.model(vocab_size=32)
   model.update({"num_dense_layers": 3, "num_routed_experts": 0, "num_mtp_modules": 0})

@@ -111,10 +111,10 @@ class Block(nn.Module):
       at = (cached, 0, append.slot, 0)
       updated = jax.lax.dynamic_update_slice(entry_LxBxSxC, new_BxTxC[None], at)
       own = jax.lax.dynamic_index_in_dim(updated, cached, keepdims=False)
-      memories = [Memory(own, append.position_BxS)]
+      memories = [Memory(own, append.position_BxS, append.seen_BxTxS)]
       if prefix is not None:
         shared = jax.lax.dynamic_index_in_dim(prefix.entry_LxBxSxC, cached, keepdims=False)
-        memories.append(Memory(shared, prefix.position_BxS))
+        memories.append(Memory(shared, prefix.position_BxS, append.prefix_seen_BxTxS))
       return updated, memories
 
     out, entry_LxBxSxC = self.attention.decode(self.attention_norm(x_BxTxD), place, write)

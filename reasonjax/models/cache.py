@@ -36,14 +36,18 @@ class Append:
   Attributes:
     slot: int32, first of the T slots to write, the same in every row.
     position_BxS: positions in the cache, those of the new tokens included.
+    seen_BxTxS: bool, which of these slots the new tokens see.
     prefix: a shared, read-only cache of P rows, or None.
+    prefix_seen_BxTxS: bool, which of its slots they see, or None.
     offset: int32; a layer's entries are those of its number plus this. Not 0 where layers run
       several times and have entries for each.
   """
 
   slot: jax.Array
   position_BxS: jax.Array
+  seen_BxTxS: jax.Array
   prefix: Cache | None
+  prefix_seen_BxTxS: jax.Array | None
   offset: jax.Array
 
 
@@ -57,10 +61,12 @@ class Memory:
   Attributes:
     entry_PxSxC: as in Cache.
     position_PxS: as in Cache.
+    seen_BxTxS: bool, whether a query sees a slot, see `visible`.
   """
 
   entry_PxSxC: jax.Array
   position_PxS: jax.Array
+  seen_BxTxS: jax.Array
 
 
 def empty(config: ModelConfig, batch: int, length: int) -> Cache:
@@ -96,8 +102,8 @@ def attend(
 
   Args:
     q_BxTxHxK: queries.
-    keys_values: of each memory keys `[P, S, N, K]` and values `[P, S, N, V]`, whose row p serves
-      B / P consecutive queries and whose head n H / N consecutive query heads.
+    keys_values: of each memory keys `[P, S, K]` and values `[P, S, V]`, the same for all query
+      heads; row p serves B / P consecutive queries.
     seen: of each memory which slots a query sees, `[B, T, S]` bool, or `[B, T, H, S]` where it
       differs between heads.
     scale: factor on query-key products.
@@ -106,18 +112,39 @@ def attend(
   """
   B, T, H, K = q_BxTxHxK.shape
   scores, masks = [], []
-  for (key_PxSxNxK, _), mask in zip(keys_values, seen, strict=True):
-    P, S, N, _ = key_PxSxNxK.shape
-    q = q_BxTxHxK.reshape(P, (B // P) * T, N, H // N, K)
-    score = jnp.einsum("pqngk,psnk->pqngs", q, key_PxSxNxK, preferred_element_type=jnp.float32)
+  for (key_PxSxK, _), mask in zip(keys_values, seen, strict=True):
+    P, S, _ = key_PxSxK.shape
+    q_PxQxK = q_BxTxHxK.reshape(P, (B // P) * T * H, K)
+    score = jnp.einsum("pqk,psk->pqs", q_PxQxK, key_PxSxK, preferred_element_type=jnp.float32)
     scores.append(score.reshape(B, T, H, S) * scale)
     masks.append(jnp.broadcast_to(mask[:, :, None] if mask.ndim == 3 else mask, (B, T, H, S)))
   prob = masked_softmax(jnp.concatenate(scores, axis=-1), jnp.concatenate(masks, axis=-1))
   prob = prob.astype(q_BxTxHxK.dtype)
   out, start = 0.0, 0
-  for _, value_PxSxNxV in keys_values:
-    P, S, N, V = value_PxSxNxV.shape
-    part = prob[..., start : start + S].reshape(P, (B // P) * T, N, H // N, S)
-    out += jnp.einsum("pqngs,psnv->pqngv", part, value_PxSxNxV).reshape(B, T, H, V)
-    start += S
+  for _, value_PxSxV in keys_values:
+    P, S, V = value_PxSxV.shape
+    prob_PxQxS = prob[..., start : start + S].reshape(P, (B // P) * T * H, S)
+    mixed = jnp.einsum("pqs,psv->pqv", prob_PxQxS, value_PxSxV)
+    out, start = out + mixed.reshape(B, T, H, V), start + S
   return out
+
+
+def attend_grouped(
+  q_BxTxHxK: jax.Array,
+  keys_values: Sequence[tuple[jax.Array, jax.Array]],
+  seen: Sequence[jax.Array],
+  scale: float,
+) -> jax.Array:
+  """`attend` with N key heads: keys `[P, S, N, K]` and values `[P, S, N, V]`.
+
+  Head n serves the H / N consecutive query heads from n H / N on.
+  """
+  B, T, H, K = q_BxTxHxK.shape
+  N = keys_values[0][0].shape[2]
+  by_head = [
+    mask if mask.ndim == 3 else mask.reshape(B, T, N, H // N, mask.shape[-1]) for mask in seen
+  ]
+  axes = [None if mask.ndim == 3 else 2 for mask in by_head]
+  each = jax.vmap(attend, in_axes=(2, 2, axes, None), out_axes=2)
+  out = each(q_BxTxHxK.reshape(B, T, N, H // N, K), list(keys_values), by_head, scale)
+  return out.reshape(B, T, H, -1)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from reasonjax.kernels.attention import attention
 from reasonjax.models import rope
-from reasonjax.models.cache import Memory, attend, visible
+from reasonjax.models.cache import Memory, attend_grouped
 from reasonjax.models.config import ModelConfig
 from reasonjax.models.mask import Place
 from reasonjax.models.weights import add_bias, declare
@@ -69,7 +69,7 @@ class GQA(nn.Module):
 
   def seen(self, q_BxTxHxK, place: Place, memories: Sequence[Memory]) -> list[jax.Array]:
     """Which slots of each memory a query attends to, as `cache.attend` takes it."""
-    return [visible(place.position_BxT, memory.position_PxS) for memory in memories]
+    return [memory.seen_BxTxS for memory in memories]
 
   def _output(self, heads_BxTxHxK: jax.Array) -> jax.Array:
     out = jnp.einsum("bthk,hkd->btd", heads_BxTxHxK, self.o.astype(heads_BxTxHxK.dtype))
@@ -90,7 +90,7 @@ class GQA(nn.Module):
     q, k, v = self.queries_keys_values(x_BxTxD, place)
     cache, memories = write(join(k, v))
     kv = [split(memory, k.shape[2]) for memory in memories]
-    return self._output(attend(q, kv, self.seen(q, place, memories), self.scale)), cache
+    return self._output(attend_grouped(q, kv, self.seen(q, place, memories), self.scale)), cache
 
 
 def join(k_BxTxNxK: jax.Array, v_BxTxNxK: jax.Array) -> jax.Array:

@@ -104,7 +104,4 @@ class IRoPE(GQA):
     position_BxT = place.position_BxT
     first_BxT = position_BxT - position_BxT % self.config.attention.chunk
     first_BxT = jnp.where(self._without_rope(place), 0, first_BxT)
-    return [
-      visible(position_BxT, memory.position_PxS) & ~visible(first_BxT - 1, memory.position_PxS)
-      for memory in memories
-    ]
+    return [memory.seen_BxTxS & ~visible(first_BxT - 1, memory.position_PxS) for memory in memories]

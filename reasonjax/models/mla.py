@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from reasonjax.kernels.attention import attention
 from reasonjax.models import rope
-from reasonjax.models.cache import Memory, attend, visible
+from reasonjax.models.cache import Memory, attend
 from reasonjax.models.config import ModelConfig
 from reasonjax.models.mask import Place
 from reasonjax.models.norm import RMSNorm
@@ -58,7 +58,6 @@ def expanded_attention(
 def absorbed_attention(
   q_BxTxHxK: jax.Array,
   kv_b_RxHxX: jax.Array,
-  position_BxT: jax.Array,
   memories: Sequence[Memory],
   *,
   nope_dim: int,
@@ -74,7 +73,6 @@ def absorbed_attention(
   Args:
     q_BxTxHxK: queries, unrotated dimensions first.
     kv_b_RxHxX: `[W^UK | W^UV]` per head.
-    position_BxT: positions of the queries.
     memories: of latents `[c | k_rope]`, read as one sequence.
     nope_dim: unrotated key width.
     scale: the same as in the expanded form (of the full head width, not of C).
@@ -89,8 +87,8 @@ def absorbed_attention(
   q_BxTxHxC = jnp.concatenate([q_latent, q_BxTxHxK[..., nope_dim:]], axis=-1)
   # One key head serves all queries. Its rotated columns are mixed as values too and dropped:
   # cheaper than copying the latent columns out.
-  shared = [(m.entry_PxSxC[:, :, None], m.entry_PxSxC[:, :, None]) for m in memories]
-  seen = [visible(position_BxT, m.position_PxS) for m in memories]
+  shared = [(memory.entry_PxSxC, memory.entry_PxSxC) for memory in memories]
+  seen = [memory.seen_BxTxS for memory in memories]
   mixed_BxTxHxR = attend(q_BxTxHxC, shared, seen, scale)[..., :rank]
   return jnp.einsum("bthr,rhv->bthv", mixed_BxTxHxR, value_b)
 
@@ -194,7 +192,6 @@ class MLA(nn.Module):
     out = absorbed_attention(
       self.queries(x_BxTxD, place.cos_sin),
       self.kv_b.astype(x_BxTxD.dtype),
-      place.position_BxT,
       memories,
       **self._sizes(),
     )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from reasonjax.kernels.attention import masked_softmax, window_attention
 from reasonjax.kernels.sparse_attention import block_attention, over_queries
 from reasonjax.models import mask, rope
-from reasonjax.models.cache import EMPTY, Memory, attend, visible
+from reasonjax.models.cache import EMPTY, attend_grouped
 from reasonjax.models.config import ModelConfig
 from reasonjax.models.mask import Place
 from reasonjax.models.weights import declare
@@ -167,23 +167,25 @@ def combine(gate_BxTxHx3: jax.Array, branches: Sequence[jax.Array]) -> jax.Array
   return sum(gate_BxTxHx3[..., i, None] * out for i, out in enumerate(branches))
 
 
-def in_order(memories: Sequence[Memory], batch: int) -> jax.Array:
+def in_order(entries: Sequence[jax.Array], positions: Sequence[jax.Array], batch: int) -> jax.Array:
   """Entries of all memories with position p in row p: what blocks are made of.
 
   Args:
-    memories: read as one sequence whose filled slots have the positions 0, 1, 2, ... in any order.
+    entries: `[P, S, C]` of each memory.
+    positions: `[P, S]` of each memory; the filled slots of all together have the positions 0, 1,
+      2, ... in any order.
     batch: B.
 
   Returns: `[B, S, C]`, S slots of all memories together; rows without a token hold no meaning.
 
-  >>> prompt = Memory(jnp.array([[[5.0], [6.0], [0.0]]]), jnp.array([[0, 1, EMPTY]]))
-  >>> own = Memory(jnp.array([[[7.0]], [[8.0]]]), jnp.array([[2], [2]]))
-  >>> in_order([prompt, own], 2)[:, :3, 0].tolist()
+  >>> prompt, own = jnp.array([[[5.0], [6.0], [0.0]]]), jnp.array([[[7.0]], [[8.0]]])
+  >>> positions = jnp.array([[0, 1, EMPTY]]), jnp.array([[2], [2]])
+  >>> in_order((prompt, own), positions, 2)[:, :3, 0].tolist()
   [[5.0, 6.0, 7.0], [5.0, 6.0, 8.0]]
   """
   each = lambda x: jnp.repeat(x, batch // len(x), axis=0)
-  entry_BxSxC = jnp.concatenate([each(memory.entry_PxSxC) for memory in memories], axis=1)
-  position_BxS = jnp.concatenate([each(memory.position_PxS) for memory in memories], axis=1)
+  entry_BxSxC = jnp.concatenate([each(entry) for entry in entries], axis=1)
+  position_BxS = jnp.concatenate([each(position) for position in positions], axis=1)
   S = position_BxS.shape[1]
   row_BxS = jnp.where(position_BxS == EMPTY, S, position_BxS)
   slot_BxS = jnp.argsort(row_BxS, axis=1)
@@ -315,10 +317,9 @@ class NSA(nn.Module):
     q, entry_BxTxC = self._queries_entries(x_BxTxD, place)
     cache, memories = write(entry_BxTxC)
     width = entry_BxTxC.shape[-1] // len(BRANCHES)
-    uncompressed = [
-      memory.replace(entry_PxSxC=memory.entry_PxSxC[..., :width]) for memory in memories
-    ]
-    k_cmp, v_cmp = self._split(in_order(uncompressed, len(q)))
+    uncompressed = [memory.entry_PxSxC[..., :width] for memory in memories]
+    positions = [memory.position_PxS for memory in memories]
+    k_cmp, v_cmp = self._split(in_order(uncompressed, positions, len(q)))
     start_1xX = jnp.arange(0, k_cmp.shape[1], sizes.stride, dtype=jnp.int32)[None]
     cfg = self.config
     at_blocks = rope.cos_sin(start_1xX, sizes.rope_dim, cfg.rope_theta, cfg.rope_scaling)
@@ -329,7 +330,7 @@ class NSA(nn.Module):
 
     seen_slc, seen_win, slc, win = [], [], [], []
     for memory in memories:
-      seen_BxTxS = visible(position_BxT, memory.position_PxS)
+      seen_BxTxS = memory.seen_BxTxS
       slot_BxS = jnp.repeat(memory.position_PxS, len(q) // len(memory.position_PxS), axis=0)
       block_BxS = slot_BxS // sizes.selection_block
       chosen_BxTxNxS = (chosen[..., None] == block_BxS[:, None, None, None]).any(axis=3)
@@ -339,6 +340,6 @@ class NSA(nn.Module):
       _, _, k_slc, v_slc, k_win, v_win = self._split(memory.entry_PxSxC)
       slc.append((k_slc, v_slc))
       win.append((k_win, v_win))
-    out_slc = attend(q, slc, seen_slc, self.scale)
-    out_win = attend(q, win, seen_win, self.scale)
+    out_slc = attend_grouped(q, slc, seen_slc, self.scale)
+    out_win = attend_grouped(q, win, seen_win, self.scale)
     return self._output(x_BxTxD, (out_cmp, out_slc, out_win)), cache

@@ -12,7 +12,7 @@ from flax import struct
 from reasonjax.core.config import require
 from reasonjax.models import mask, rope
 from reasonjax.models.block import RESIDUAL, stack
-from reasonjax.models.cache import Append, Cache
+from reasonjax.models.cache import Append, Cache, visible
 from reasonjax.models.config import ModelConfig
 from reasonjax.models.mask import Place
 from reasonjax.models.mtp import MTPModule, stack_stats
@@ -177,7 +177,7 @@ class Transformer(nn.Module):
     prefix: Cache | None = None,
     embedded_BxTxD: jax.Array | None = None,
   ) -> tuple[jax.Array, Cache]:
-    """Appends T tokens to the cache and attends to it in the absorbed form.
+    """Appends T tokens to the cache and attends to it.
 
     Args:
       ids_BxT: int32 new tokens.
@@ -191,7 +191,15 @@ class Transformer(nn.Module):
     """
     cfg = self.config
     position_BxS = jax.lax.dynamic_update_slice(cache.position_BxS, position_BxT, (0, slot))
-    place, append = self._place(position_BxT), Append(slot, position_BxS, prefix, jnp.int32(0))
+    place = self._place(position_BxT)
+    append = Append(
+      slot=slot,
+      position_BxS=position_BxS,
+      seen_BxTxS=visible(position_BxT, position_BxS),
+      prefix=prefix,
+      prefix_seen_BxTxS=None if prefix is None else visible(position_BxT, prefix.position_BxS),
+      offset=jnp.int32(0),
+    )
     x_BxTxD = self.embed(ids_BxT) if embedded_BxTxD is None else embedded_BxTxD
     if cfg.recurrent is not None:
       logits = functools.partial(head_logits, head_VxD=self._head(), rules=self.rules)

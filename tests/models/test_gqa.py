@@ -11,7 +11,7 @@ from model_cases import grouped, jit, variables
 
 from reasonjax.models import rope
 from reasonjax.models.attention_config import GQAConfig
-from reasonjax.models.cache import EMPTY, Memory
+from reasonjax.models.cache import EMPTY, Memory, visible
 from reasonjax.models.gqa import GQA, join, split
 from reasonjax.models.mask import Place
 
@@ -132,7 +132,7 @@ def test_join_and_split_are_inverse():
   k, v = rng.normal(0, 1, (2, B, T, 3, 4)).astype(np.float32)
   entry = join(k, v)
   np.testing.assert_array_equal(entry[..., :12], k.reshape(B, T, 12))
-  got = split(Memory(entry, POSITION), 3)
+  got = split(Memory(entry, POSITION, visible(POSITION, POSITION)), 3)
   np.testing.assert_array_equal(got, (k, v))
 
 
@@ -141,7 +141,8 @@ def compiled_decode(kind):
   config = KINDS[kind]
 
   def run(weights, x, position, memories):
-    write = lambda new: (new, [Memory(*memory) for memory in memories])
+    seen = [visible(position, memory[1]) for memory in memories]
+    write = lambda new: (new, [Memory(*m, s) for m, s in zip(memories, seen, strict=True)])
     given = {"params": weights}
     return GQA(config).apply(given, x, place(config, position), write, method="decode")[0]
 

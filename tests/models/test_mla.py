@@ -9,7 +9,7 @@ import reference
 from model_cases import CONFIGS, tiny, variables
 
 from reasonjax.models import rope
-from reasonjax.models.cache import EMPTY, Memory
+from reasonjax.models.cache import EMPTY, Memory, visible
 from reasonjax.models.mla import MLA, absorbed_attention, expanded_attention
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -38,8 +38,8 @@ def expanded(q, latent, kv_b, segment):
 def absorbed(q, kv_b, memories):
   """Pairs of latents and positions as memories of queries at positions 0 to T - 1."""
   position = jnp.broadcast_to(jnp.arange(T)[None], q.shape[:2])
-  memories = [Memory(*memory) for memory in memories]
-  return absorbed_attention(q, kv_b, position, memories, nope_dim=NOPE, scale=SCALE)
+  memories = [Memory(*memory, visible(position, memory[1])) for memory in memories]
+  return absorbed_attention(q, kv_b, memories, nope_dim=NOPE, scale=SCALE)
 
 
 def by_hand(q, latent, kv_b):

@@ -12,7 +12,7 @@ from model_cases import jit, variables
 
 from reasonjax.models import count, mask, rope
 from reasonjax.models.attention_config import GQAConfig, MoBAConfig
-from reasonjax.models.cache import EMPTY, Memory
+from reasonjax.models.cache import EMPTY, Memory, visible
 from reasonjax.models.mask import Place
 from reasonjax.models.moba import (
   MoBA,
@@ -127,7 +127,10 @@ def test_layers_beyond_the_last_are_like_it(config):
   @jit
   def over_a_cache(x):
     place = Place(position, None, rope.cos_sin(position, 4, config.rope_theta), jnp.int32(4))
-    write = lambda entry_BxTxC: (entry_BxTxC, [Memory(entry_BxTxC, position)])
+    write = lambda entry_BxTxC: (
+      entry_BxTxC,
+      [Memory(entry_BxTxC, position, visible(position, position))],
+    )
     return MoBA(config).apply({"params": params}, x, place, write, method="decode")[0]
 
   want = one_layer(config, 3, x, segment)
