@@ -62,7 +62,8 @@ class Bar:
     elif self._active and (self._is_time() or step == self._total):
       now = time.monotonic()
       left = (self._total - step) * (now - self._began) / max(step - self._first, 1)
-      line = f"{self._title} {step}/{self._total} {text}, {left:.0f} s left"
+      done = f"{self._title} {step}/{self._total} {text}".rstrip()
+      line = f"{done}, {left:.0f} s left"
       print(line, file=sys.stderr, flush=True)
       self._printed = now
 
