@@ -1,6 +1,11 @@
-"""Coconut on left-to-right arithmetic modulo 10: three steps become three continuous thoughts.
+"""Coconut on left-to-right arithmetic modulo 10: two of three steps become thoughts, then all go.
 
 python -m experiments.coconut --config=configs/coconut/chain.py --workdir=runs/coconut
+
+285 CPU seconds; 5.2 minutes on two busy cores. Held-out accuracy of stages 0 to 3: 1.00, 1.00,
+0.41, 0.25 (24, 18, 12, 6 generated tokens). The control with nothing in place of the steps
+(`latents_per_step=0`): 1.00, 1.00, 0.55, 0.26. One seed each: a model this small, trained this
+briefly, does not learn to use its thoughts.
 """
 
 from ml_collections import ConfigDict
@@ -10,19 +15,19 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-  first = common.pretrain(steps=500, microbatches=1, rows=64, row_length=40)
-  first.loss.mtp = 0.0
-  first.loss.balance = 0.0
+  first = common.pretrain(steps=300, microbatches=1, rows=64, row_length=40)
+  first.loss = common.lm_loss(mtp=0.0, balance=0.0)
   first.bias_rate = 0.0
   later = first.copy_and_resolve_references()
-  later.loop.steps = 400
-  later.optim.learning_rate = 5e-3
+  later.loop.steps = 600
   later.optim.warmup_steps = 20
   task = common.chain_task()
   task.options.update({"min_operations": 3, "max_operations": 3})
   task.options.update({"direct_share": 0.0, "noise": 0.0})
   model = common.model(vocab_size=32)
-  model.update({"num_dense_layers": 3, "num_routed_experts": 0, "num_mtp_modules": 0})
+  model.update({"num_dense_layers": 3, "num_routed_experts": 0})
+  # A thought comes out of the final norm, so tokens go in at its size, too.
+  model.update({"num_mtp_modules": 0, "embedding_scale": 16.0})
   sampling = {"max_new_tokens": 24, "samples": 1, "temperature": 0.0}
   sampling |= {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
   return ConfigDict(

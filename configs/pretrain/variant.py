@@ -1,0 +1,59 @@
+"""The chain pipeline's base model with another kind of attention, or with recurrent depth.
+
+python -m experiments.pretrain --config=configs/pretrain/variant.py:nsa --workdir=runs/nsa
+
+After the colon: gqa, nsa, moba, irope or recurrent. Other entry points take the shape with
+`--model=runs/nsa`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.pretrain import chain
+
+GQA = {"num_kv_heads": 2, "head_dim": 16, "qkv_bias": False, "out_bias": False}
+ATTENTION = {
+  "gqa": GQA,
+  "moba": GQA | {"block": 8, "top_k": 3, "full_layers": 1},
+  "irope": GQA
+  | {"nope_every": 3, "chunk": 16, "qk_norm": True, "attn_scale": 0.1, "floor_scale": 64},
+  "nsa": {
+    "num_kv_heads": 2,
+    "head_dim": 16,
+    "v_head_dim": 16,
+    "block": 4,
+    "stride": 2,
+    "selection_block": 8,
+    "num_selected": 4,
+    "window": 16,
+    "compress_size": 32,
+  },
+}
+
+
+def get_config(variant: str) -> ConfigDict:
+  config = chain.get_config()
+  if variant == "recurrent":
+    config.model.update(_recurrent())
+    return config
+  config.model.attention = ConfigDict(ATTENTION[variant])
+  return config
+
+
+def _recurrent() -> dict:
+  """One layer before, one that repeats eight times, one after; dense, without MTP."""
+  model = common.model(vocab_size=32).to_dict()
+  model |= {"num_dense_layers": 3, "num_routed_experts": 0, "num_mtp_modules": 0}
+  model |= {"block_norms": "sandwich", "tie_embeddings": True}
+  model["recurrent"] = {
+    "prelude_layers": 1,
+    "core_layers": 1,
+    "coda_layers": 1,
+    "mean_steps": 4,
+    "backprop_steps": 4,
+    "eval_steps": 8,
+    "state_std": 0.63,
+    "exit": "none",
+    "exit_threshold": 5e-4,
+  }
+  return model
