@@ -9,7 +9,6 @@ After the colon: gqa, nsa, moba, irope or recurrent. Other entry points take the
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.pretrain import chain
 
 GQA = {"num_kv_heads": 2, "head_dim": 16, "qkv_bias": False, "out_bias": False}
 ATTENTION = {
@@ -31,29 +30,33 @@ ATTENTION = {
 }
 
 
+RECURRENT = {
+  "prelude_layers": 1,
+  "core_layers": 1,
+  "coda_layers": 1,
+  "mean_steps": 4,
+  "backprop_steps": 4,
+  "eval_steps": 8,
+  "state_std": 0.63,
+  "exit": "none",
+  "exit_threshold": 5e-4,
+}
+
+
 def get_config(variant: str) -> ConfigDict:
-  config = chain.get_config()
-  if variant == "recurrent":
-    config.model.update(_recurrent())
-    return config
-  config.model.attention = ConfigDict(ATTENTION[variant])
-  return config
-
-
-def _recurrent() -> dict:
-  """One layer before, one that repeats eight times, one after; dense, without MTP."""
-  model = common.model(vocab_size=32).to_dict()
-  model |= {"num_dense_layers": 3, "num_routed_experts": 0, "num_mtp_modules": 0}
-  model |= {"block_norms": "sandwich", "tie_embeddings": True}
-  model["recurrent"] = {
-    "prelude_layers": 1,
-    "core_layers": 1,
-    "coda_layers": 1,
-    "mean_steps": 4,
-    "backprop_steps": 4,
-    "eval_steps": 8,
-    "state_std": 0.63,
-    "exit": "none",
-    "exit_threshold": 5e-4,
-  }
-  return model
+  model = common.model(vocab_size=32)
+  if variant == "recurrent":  # one layer before, one that repeats, one after; dense, without MTP
+    model.update({"num_dense_layers": 3, "num_routed_experts": 0, "num_mtp_modules": 0})
+    model.update({"block_norms": "sandwich", "tie_embeddings": True})
+    model.recurrent = ConfigDict(RECURRENT)
+  else:
+    del model.attention
+    model.attention = ConfigDict(ATTENTION[variant])
+  return ConfigDict(
+    {
+      "parallel": common.parallel(),
+      "task": common.chain_task(),
+      "model": model,
+      "pretrain": common.pretrain(steps=2600, microbatches=2, rows=8, row_length=96),
+    }
+  )

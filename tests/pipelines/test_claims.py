@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(
   ("name", "base", "final", "longer"),
-  [("chain", (0.35, 0.55), 0.95, 1.7), ("countdown", (0.15, 0.35), 0.7, 2.2)],
+  [("chain", (0.35, 0.55), 0.9, 1.7), ("countdown", (0.15, 0.35), 0.7, 2.2)],
 )
 def test_thinking_is_discovered(name, base, final, longer, seed, tmp_path):
   command = [sys.executable, "-m", "experiments.pipeline", f"--workdir={tmp_path}"]
