@@ -1,4 +1,4 @@
-"""Host memory that loading a Hugging Face directory takes, on a made-up DeepSeek-V3 of 2.6 GB (Linux).
+"""Host memory that loading a Hugging Face directory takes, on a made-up 2.6 GB DeepSeek-V3 (Linux).
 
 python -m experiments.claims.hf_memory --directory=runs/made_up
 python -m experiments.claims.hf_memory --directory=runs/made_up --devices=8
